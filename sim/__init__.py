@@ -1,0 +1,1 @@
+"""Simulation of generated hardware: the Verilator runner, cocotb testbenches, and the fuzzer."""
