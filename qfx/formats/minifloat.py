@@ -1,0 +1,369 @@
+"""Minifloat formats: sign, exponent and mantissa in a few bits, with subnormals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from qfx.errors import QfxError
+from qfx.formats.rounding import ROUNDING
+
+SPECIALS = ("none", "fn", "ieee")
+MINIFLOAT_OVERFLOW = ("SAT", "INF")
+MAX_EXPONENT_BITS = 8
+MAX_MANTISSA_BITS = 10
+MAX_BIAS = 300  # keeps every value, and its distance to the next one, a normal double
+
+# dtype -> (bits of the significand, exponent of the smallest subnormal, exponent of the largest binade)
+_FLOATS = {
+    "float64": (53, -1074, 1023),
+    "float32": (24, -149, 127),
+    "float16": (11, -24, 15),
+    "bfloat16": (8, -133, 127),
+}
+
+
+@dataclass(frozen=True)
+class Minifloat:
+    """A small binary floating-point format with subnormals.
+
+    A code is, from the top: the sign bit (when signed), ``exponent_bits`` bits ``e`` and ``mantissa_bits`` bits ``m``. It stands for
+
+    * ``(-1)**s * 2**(e - bias) * (1 + m / 2**mantissa_bits)`` when ``e > 0``,
+    * ``(-1)**s * 2**(1 - bias) * m / 2**mantissa_bits`` when ``e == 0``,
+
+    except for the codes that ``specials`` takes away. With ``exponent_bits=0`` every code is of the second kind: sign and magnitude.
+
+    Args:
+        exponent_bits: 0 to 8.
+        mantissa_bits: stored bits of the significand, 0 to 10.
+        bias: exponent bias, -300 to 300; ``2**(exponent_bits-1) - 1`` when not given (0 without exponent bits).
+        signed: with a sign bit. Without one, negative numbers are cast to 0.
+        specials: ``none``: every code is a number (OCP FP4 and FP6). ``fn``: the codes with all exponent and mantissa bits set are
+            NaN, there is no infinity (OCP E4M3). ``ieee``: codes with all exponent bits set are infinity (``m == 0``) and NaN
+            (others), as in IEEE 754 (OCP E5M2).
+        rounding: ``TRN``, ``TRN_ZERO``, ``RND``, ``RND_ZERO``, ``RND_INF``, ``RND_MIN_INF`` or ``RND_CONV`` with the directions of
+            ``ap_fixed``; ties of ``RND_CONV`` go to the even code, as in IEEE 754.
+        overflow: ``SAT``: what lies beyond the range, infinities included, becomes the largest number of that sign. ``INF``: it becomes
+            infinity, or NaN in an ``fn`` format; not for ``specials="none"``. As in IEEE 754, "beyond the range" is judged after
+            rounding with an unbounded exponent, and a mode that rounds a finite number towards zero gives the largest number instead.
+
+    The sign of a zero is kept: -0.0, and negative numbers that are rounded to zero, give the code with only the sign bit set; both
+    zeros decode to zeros and hardware treats them alike. NaN becomes the positive NaN code ``nan_code``; a format without NaN
+    keeps it in :meth:`quantize` and refuses it in :meth:`encode`, like :class:`qfx.FixedPoint`.
+
+    Source: OCP 8-bit Floating Point Specification 1.0; OCP Microscaling Formats 1.0; IEEE 754-2019, sections 3.4 and 7.4.
+    """
+
+    exponent_bits: int
+    mantissa_bits: int
+    bias: int | None = None
+    signed: bool = True
+    specials: str = "none"
+    rounding: str = "RND_CONV"
+    overflow: str = "SAT"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(
+            self, "exponent_bits", _integer("exponent_bits", self.exponent_bits, 0, MAX_EXPONENT_BITS)
+        )
+        object.__setattr__(
+            self, "mantissa_bits", _integer("mantissa_bits", self.mantissa_bits, 0, MAX_MANTISSA_BITS)
+        )
+        bias = 2 ** (self.exponent_bits - 1) - 1 if self.exponent_bits else 0
+        if self.bias is not None:
+            bias = _integer("bias", self.bias, -MAX_BIAS, MAX_BIAS)
+        object.__setattr__(self, "bias", bias)
+        object.__setattr__(self, "signed", bool(self.signed))
+        for name, value, known in (
+            ("specials", self.specials, SPECIALS),
+            ("rounding", self.rounding, tuple(ROUNDING)),
+            ("overflow", self.overflow, MINIFLOAT_OVERFLOW),
+        ):
+            if value not in known:
+                raise QfxError(f"Minifloat: unknown {name} {value!r}; supported: {', '.join(known)}")
+        if self.overflow == "INF" and self.specials == "none":
+            raise QfxError(
+                'Minifloat: overflow="INF" needs a code for it; use specials="fn" or "ieee", or overflow="SAT"'
+            )
+        if self.specials != "none" and self.exponent_bits == 0:
+            raise QfxError(f'Minifloat: specials="{self.specials}" needs at least one exponent bit')
+        if self.specials == "ieee" and self.mantissa_bits == 0:
+            raise QfxError('Minifloat: specials="ieee" needs a mantissa bit to tell NaN from infinity')
+        if self.code_max < 1:
+            raise QfxError(
+                f"Minifloat: {self.exponent_bits} exponent and {self.mantissa_bits} mantissa bits hold no number but 0"
+            )
+
+    # -- shape of the format -------------------------------------------------------------------------------------------
+
+    @property
+    def width(self) -> int:
+        """Bits of a code."""
+        return int(self.signed) + self.exponent_bits + self.mantissa_bits
+
+    @property
+    def code_max(self) -> int:
+        """The code of the largest number. Codes of positive numbers ascend with the number."""
+        all_ones = 2 ** (self.exponent_bits + self.mantissa_bits) - 1
+        if self.specials == "fn":
+            return all_ones - 1
+        if self.specials == "ieee":
+            return all_ones - 2**self.mantissa_bits
+        return all_ones
+
+    @property
+    def sign_bit(self) -> int:
+        """The code with only the sign bit set (negative zero); 0 when unsigned."""
+        return 2 ** (self.exponent_bits + self.mantissa_bits) if self.signed else 0
+
+    @property
+    def nan_code(self) -> int | None:
+        """The code that NaN is encoded as (positive, quiet), or None when the format has no NaN."""
+        if self.specials == "none":
+            return None
+        all_ones = 2 ** (self.exponent_bits + self.mantissa_bits) - 1
+        # The quiet NaN of IEEE 754: only the top mantissa bit set.
+        return all_ones if self.specials == "fn" else self.code_max + 1 + 2 ** (self.mantissa_bits - 1)
+
+    @property
+    def infinity_code(self) -> int | None:
+        """The code of plus infinity, or None when the format has none."""
+        return self.code_max + 1 if self.specials == "ieee" else None
+
+    @property
+    def min_exponent(self) -> int:
+        """Exponent of the smallest normal number, which subnormal numbers share: ``1 - bias``."""
+        assert self.bias is not None
+        return 1 - self.bias
+
+    @property
+    def frac(self) -> int:
+        """Position of the binary point of the finest grid: every number is an integer times ``2**-frac``."""
+        return self.mantissa_bits - self.min_exponent
+
+    @property
+    def smallest_subnormal(self) -> float:
+        """The distance of the numbers next to zero, ``2**-frac``; the smallest positive number when there are mantissa bits."""
+        return 2.0**-self.frac
+
+    @property
+    def smallest_normal(self) -> float:
+        """``2**(1 - bias)``, the smallest number with a full significand (it lies beyond ``max`` without exponent bits)."""
+        return 2.0**self.min_exponent
+
+    @property
+    def max(self) -> float:
+        """The largest number."""
+        return float(self._table[self.code_max])
+
+    @property
+    def min(self) -> float:
+        """The smallest number: ``-max``, or 0 when unsigned."""
+        return -self.max if self.signed else 0.0
+
+    def values(self) -> np.ndarray:
+        """Every number of the format once, in ascending order, float64; zero once and positive; no infinity, no NaN."""
+        positive = self._table[: self.code_max + 1]
+        return np.concatenate((-positive[:0:-1], positive)) if self.signed else positive.copy()
+
+    # -- casts ---------------------------------------------------------------------------------------------------------
+
+    def encode(self, x: Any) -> Any:
+        """The codes that the numbers ``x`` are cast to.
+
+        Args:
+            x: number, numpy array or torch tensor of any shape, of a floating or integer dtype.
+
+        Returns:
+            int64 of the same kind and shape, each in ``0 .. 2**width - 1``.
+
+        Raises:
+            QfxError: for NaN when the format has no code for it; for a dtype that is not a real number.
+        """
+        xp, wide = self._wide(x)
+        nan = xp.isnan(wide)
+        if self.nan_code is None and bool(nan.any()):
+            place = tuple(int(i) for i in np.argwhere(np.asarray(nan.tolist()))[0])
+            raise QfxError(f"{self}: NaN at index {place} has no code; remove NaNs from the data first")
+        return self._codes(xp, wide, nan)
+
+    def decode(self, codes: Any) -> Any:
+        """The numbers that codes stand for: float64 of the same kind (numpy or torch) and shape.
+
+        Raises:
+            QfxError: when a code lies outside ``0 .. 2**width - 1`` or is not an integer.
+        """
+        if _is_torch(codes):
+            import torch
+
+            if codes.dtype.is_floating_point or codes.dtype.is_complex:
+                raise QfxError(f"{self}: codes are integers, found {codes.dtype}")
+            self._check_codes(codes)
+            return torch.from_numpy(self._table).to(codes.device)[codes.long()]
+        codes = np.asarray(codes)
+        if codes.dtype.kind not in "iu":
+            raise QfxError(f"{self}: codes are integers, found {codes.dtype}")
+        self._check_codes(codes)
+        return self._table[codes.astype(np.int64)]
+
+    def quantize(self, x: Any) -> Any:
+        """The numbers of the format that ``x`` is cast to: ``decode(encode(x))``.
+
+        The result has the kind, shape and floating dtype of ``x`` wherever that dtype holds every number of the format, and float64
+        otherwise (also for integers). NaN stays NaN. No gradient.
+        """
+        xp, wide = self._wide(x)
+        nan = xp.isnan(wide)
+        y = self.decode(self._codes(xp, wide, nan))
+        if self.nan_code is None:
+            y = xp.where(nan, wide, y)
+        name = str(getattr(x, "dtype", "float64")).removeprefix("torch.")
+        if name == "float64" or not self._fits(name):
+            return y
+        return y.to(x.dtype) if xp is not np else y.astype(x.dtype)
+
+    def __str__(self) -> str:
+        default = 2 ** (self.exponent_bits - 1) - 1 if self.exponent_bits else 0
+        parts = [f"{'' if self.signed else 'U'}E{self.exponent_bits}M{self.mantissa_bits}"]
+        parts += [f"bias {self.bias}"] if self.bias != default else []
+        parts += [self.specials] if self.specials != "none" else []
+        parts += [self.rounding] if self.rounding != "RND_CONV" else []
+        parts += [self.overflow] if self.overflow != "SAT" else []
+        return " ".join(parts)
+
+    # -- helpers -------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _table(self) -> np.ndarray:
+        """The number of every code, float64, shape ``(2**width,)``."""
+        magnitude = np.arange(2 ** (self.exponent_bits + self.mantissa_bits), dtype=np.int64)
+        e, m = magnitude >> self.mantissa_bits, magnitude & (2**self.mantissa_bits - 1)
+        significand = np.where(e > 0, m + 2**self.mantissa_bits, m).astype(np.float64)
+        numbers = np.ldexp(significand, np.maximum(e, 1) - 1 - self.frac)
+        if self.specials == "ieee":
+            numbers[self.code_max + 1] = np.inf
+        if self.specials != "none":
+            numbers[self.code_max + (2 if self.specials == "ieee" else 1) :] = np.nan
+        table = np.concatenate((numbers, -numbers)) if self.signed else numbers
+        table.flags.writeable = True  # torch.from_numpy warns about arrays that it may not write to
+        return table
+
+    def _check_codes(self, codes: Any) -> None:
+        size = codes.numel() if _is_torch(codes) else codes.size
+        if size and not (0 <= int(codes.min()) and int(codes.max()) < 2**self.width):
+            raise QfxError(
+                f"{self}: codes are bit patterns 0..{2**self.width - 1}, found {int(codes.min())}..{int(codes.max())}"
+            )
+
+    def _fits(self, dtype: str) -> bool:
+        if dtype not in _FLOATS:
+            return False
+        bits, smallest, largest = _FLOATS[dtype]
+        return self.mantissa_bits + 1 <= bits and -self.frac >= smallest and self.max < 2.0**largest * 2
+
+    def _wide(self, x: Any) -> tuple[Any, Any]:
+        """The array module of ``x`` and ``x`` as float64."""
+        if _is_torch(x):
+            import torch
+
+            x = x.detach()
+            if x.dtype.is_complex:
+                raise QfxError(f"{self}: cannot cast a tensor of dtype {x.dtype}; give floats or integers")
+            self._check_integers(x, not x.dtype.is_floating_point and x.dtype != torch.bool)
+            return torch, x.to(torch.float64)
+        x = np.asarray(x)
+        if x.dtype.kind not in "fiub" or x.dtype.itemsize > 8:
+            # ml_dtypes arrays (kind V) and others hold numbers, but float64 is the place to start from.
+            raise QfxError(
+                f"{self}: cannot cast an array of dtype {x.dtype}; give float64, float32, float16 or integers"
+            )
+        self._check_integers(x, x.dtype.kind in "iu")
+        return np, x.astype(np.float64)
+
+    def _check_integers(self, x: Any, integers: bool) -> None:
+        size = x.numel() if _is_torch(x) else x.size
+        if integers and size and max(abs(int(x.min())), abs(int(x.max()))) > 1 << 53:
+            raise QfxError(f"{self}: integers beyond 2**53 cannot be cast from {x.dtype}")
+
+    def _codes(self, xp: Any, x: Any, nan: Any) -> Any:
+        """Codes of float64 numbers; NaN gives ``nan_code``, or 0 when there is none."""
+        int64, float64 = xp.int64, xp.float64
+        bits_m, low = self.mantissa_bits, self.min_exponent
+        # Two binades above the largest number nothing but the sign matters; far below the smallest subnormal only that it
+        # is not zero. Clipping there keeps every power of two below a normal double, so that all scaling is exact.
+        top = low + max(2**self.exponent_bits - 2, 0) + 2
+        tiny = 2.0 ** (low - bits_m - 3)
+        negative = xp.signbit(x)
+        a = xp.clip(xp.abs(xp.where(nan, xp.zeros_like(x), x)), 0.0, 2.0**top)
+        a = xp.where((a > 0) & (a < tiny), xp.full_like(a, tiny), a)
+        # The exponent field of the double itself: exact, unlike a logarithm.
+        exponent = xp.clip((a.view(int64) >> 52) - 1023, low, top)
+        scale = ((bits_m - exponent + 1023) << 52).view(float64)
+        q = a * scale  # significand in units of its last place; below 2**(bits_m + 1)
+        floor = xp.floor(q)
+        whole = floor.astype(int64) if xp is np else floor.to(int64)
+        code = (
+            (exponent - low) << bits_m
+        ) + whole  # the carry of a rounded significand moves into the exponent by itself
+        rest = q - floor
+        code = code + self._up(rest, code, negative)
+        over = code > self.code_max
+        if self.overflow == "SAT":
+            code = xp.where(over, xp.full_like(code, self.code_max), code)
+        else:
+            beyond = self.infinity_code if self.infinity_code is not None else self.nan_code
+            assert beyond is not None
+            target = xp.full_like(code, beyond)
+            towards_zero = self._towards_zero(xp, negative) & ~xp.isinf(x)
+            target = xp.where(towards_zero, xp.full_like(code, self.code_max), target)
+            code = xp.where(over, target, code)
+        if self.signed:
+            code = xp.where(
+                negative & (code != self.nan_code if self.nan_code is not None else negative),
+                code + self.sign_bit,
+                code,
+            )
+        else:
+            code = xp.where(negative, xp.zeros_like(code), code)
+        if self.nan_code is not None:
+            code = xp.where(nan, xp.full_like(code, self.nan_code), code)
+        return code
+
+    def _up(self, rest: Any, code: Any, negative: Any) -> Any:
+        """Whether the magnitude is rounded up, from the part below its last place (0 <= rest < 1)."""
+        mode = self.rounding
+        if mode == "TRN":
+            return negative & (rest > 0)
+        if mode == "TRN_ZERO":
+            return rest > 1
+        tie = rest == 0.5
+        tie_up = {
+            "RND": ~negative,
+            "RND_ZERO": rest > 1,
+            "RND_INF": tie,
+            "RND_MIN_INF": negative,
+            "RND_CONV": (code & 1) == 1,
+        }[mode]
+        return (rest > 0.5) | (tie & tie_up)
+
+    def _towards_zero(self, xp: Any, negative: Any) -> Any:
+        """Where the rounding mode takes a finite number beyond the range back to the largest number (IEEE 754, 7.4)."""
+        if self.rounding == "TRN":
+            return ~negative
+        return xp.full_like(negative, self.rounding == "TRN_ZERO")
+
+
+def _integer(name: str, value: Any, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise QfxError(f"Minifloat: {name} must be an integer, found {value!r}")
+    if not low <= value <= high:
+        raise QfxError(f"Minifloat: {name} {value} is outside {low}..{high}")
+    return int(value)
+
+
+def _is_torch(x: Any) -> bool:
+    return type(x).__module__.partition(".")[0] == "torch" or hasattr(x, "requires_grad")
