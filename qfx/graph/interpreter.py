@@ -1,0 +1,426 @@
+"""The interpreter: runs a graph at the speed of torch's float kernels, exactly.
+
+Codes travel as integers inside float32 or float64 tensors wherever every partial sum provably fits the mantissa, and as int64 or
+Python integers otherwise. The bound of each node comes from the intervals of its operands and the actual weights; the cheapest arithmetic that the
+bound allows is taken. A chain ``linear/conv -> relu -> cast`` runs as one product with scaled weights (the scale is a power of two, so the products stay exact), one
+rounding and one clamp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from qfx.errors import QfxError
+from qfx.exact import FLOAT32_BOUND, FLOAT64_BOUND, exact_float32
+from qfx.formats.fixed import FixedPoint
+from qfx.graph import ops
+from qfx.graph.graph import Graph, Node
+from qfx.graph.reference import evaluate
+from qfx.graph.tensor import Tensor
+
+#: A batch is cut so that the largest tensor of a chunk stays about this many elements: inside the last-level cache.
+CHUNK_ELEMENTS = 1 << 20
+_INT64_BOUND = 1 << 61
+# Powers of two up to this exponent times any code stay well inside the exponent range of float32.
+_LARGEST_FLOAT_SHIFT = 60
+
+Kernel = Callable[..., torch.Tensor]
+Value = torch.Tensor | np.ndarray
+
+
+class Step:
+    """One entry of the plan: what to compute, from which tensors, in which arithmetic."""
+
+    def __init__(self, node: Node, inputs: tuple[str, ...], arithmetic: str, kernel: Kernel) -> None:
+        self.node = node
+        self.inputs = inputs
+        self.arithmetic = arithmetic
+        self.kernel = kernel
+
+
+class Interpreter:
+    """Runs one graph. Thread-safe after construction: it holds nothing but constants."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._input = graph.input_node
+        self._plan = make_plan(graph, fuse=True)
+        self._traced = None if len(self._plan) == len(graph.nodes) - 1 else make_plan(graph, fuse=False)
+        self._last_use = _last_uses(self._plan, graph.output)
+        largest = max(node.tensor.size for node in graph.nodes)
+        self._chunk = max(1, CHUNK_ELEMENTS // largest)
+
+    @property
+    def arithmetic(self) -> dict[str, str]:
+        """Per step (named by the node that ends it): ``float32``, ``float64``, ``int64`` or ``object``."""
+        return {step.node.name: step.arithmetic for step in self._plan}
+
+    def run(self, x: Any) -> np.ndarray:
+        """Output values, float64; see :meth:`Graph.run`."""
+        fmt = self._graph.output_node.tensor.format
+        return fmt.decode(self.run_codes(x), axis=1) + 0.0
+
+    def run_codes(self, x: Any) -> np.ndarray:
+        """Output codes, int64, shape ``(samples, *output shape)``."""
+        x = self._checked(x)
+        shape = self._graph.output_node.tensor.shape
+        out = np.empty((len(x), *shape), dtype=np.int64)
+        with torch.no_grad(), exact_float32():
+            for start in range(0, len(x), self._chunk):
+                values = self._execute(self._plan, x[start : start + self._chunk], self._last_use)
+                out[start : start + self._chunk] = _as_int64(values[self._graph.output])
+        return out
+
+    def trace(self, x: Any) -> dict[str, np.ndarray]:
+        """Codes of every tensor, int64 by node name."""
+        x = self._checked(x)
+        with torch.no_grad(), exact_float32():
+            values = self._execute(self._traced or self._plan, x, {})
+        return {name: _as_int64(value) for name, value in values.items()}
+
+    def _execute(self, plan: Sequence[Step], x: torch.Tensor, last_use: dict[str, int]) -> dict[str, Value]:
+        values: dict[str, Value] = {self._input.name: self._encode(x)}
+        for index, step in enumerate(plan):
+            operands = [_as(values[name], step.arithmetic) for name in step.inputs]
+            values[step.node.name] = step.kernel(*operands)
+            for name in step.inputs:
+                if last_use.get(name) == index:
+                    values.pop(name, None)
+        return values
+
+    def _checked(self, x: Any) -> torch.Tensor:
+        if isinstance(x, torch.Tensor):
+            x = x.detach().cpu()
+        else:
+            array = np.asarray(x)
+            if array.dtype.kind not in "fiub":
+                raise QfxError(f"graph input: expected real numbers, found dtype {array.dtype}")
+            if array.dtype not in (np.float32, np.float64):
+                array = array.astype(np.float64)
+            x = torch.from_numpy(np.ascontiguousarray(array))
+        if tuple(x.shape[1:]) != self._input.tensor.shape or x.ndim != len(self._input.tensor.shape) + 1:
+            raise QfxError(
+                f"graph input: found shape {tuple(x.shape)}, expected (samples, {', '.join(map(str, self._input.tensor.shape))})"
+            )
+        if x.dtype not in (torch.float32, torch.float64):
+            x = x.to(torch.float64)
+        if torch.isnan(x).any():
+            sample = int(torch.isnan(x).flatten(1).any(1).nonzero()[0])
+            raise QfxError(f"graph input: sample {sample} holds NaN, which has no code; remove NaNs from the data first")
+        return x
+
+    def _encode(self, x: torch.Tensor) -> Value:
+        op = self._input.op
+        assert isinstance(op, ops.Input)
+        f = op.format
+        mantissa = 24 if x.dtype == torch.float32 else 53
+        nearest = f.rounding in ("RND_CONV", "RND", "RND_ZERO", "RND_INF", "RND_MIN_INF")
+        fracs = f.fracs(op.shape[0])
+        # To nearest, values too small for the exponent range round to 0 as they should, so that scaling in x's own dtype is exact enough.
+        if nearest and f.overflow in ("SAT", "SAT_SYM") and f.width < mantissa and max(abs(p) for p in fracs) <= _LARGEST_FLOAT_SHIFT:
+            scale = _per_channel([2.0**p for p in fracs], x.ndim, x.dtype)
+            scaled = (x * scale).clamp_(f.code_min - 1, f.code_max + 1)
+            return _round(scaled, f.rounding).clamp_(f.code_min, f.code_max)
+        return np.asarray(f.encode(x.numpy(), axis=1))
+
+
+def make_plan(graph: Graph, fuse: bool) -> list[Step]:
+    """The steps of a graph, in order; with ``fuse`` the chains of linear/conv, relu and cast are one step each."""
+    plan: list[Step] = []
+    done: set[str] = set()
+    for node in graph.nodes[1:]:
+        if node.name in done:
+            continue
+        chain = _fusible(graph, node) if fuse else None
+        if chain:
+            done.update(n.name for n in chain)
+            step = _fused_step(graph, chain)
+            if step is not None:
+                plan.append(step)
+                continue
+            done.difference_update(n.name for n in chain[1:])
+        plan.append(_plain_step(node, graph.operands(node)))
+    return plan
+
+
+# -- which arithmetic --------------------------------------------------------------------------------------------------
+
+
+def partial_sum_bound(node: Node, operands: Sequence[Tensor]) -> int:
+    """An upper bound of every intermediate integer that a node computes, in any order of summation."""
+    op, x = node.op, operands[0]
+    bound = max(node.tensor.magnitude, *(t.magnitude for t in operands))
+    if isinstance(op, ops.Weighted):
+        weight, bias, _ = ops.weighted_integers(op, x)
+        magnitudes = np.abs(weight).reshape(op.out_channels, -1).sum(axis=1) * x.magnitude
+        if bias is not None:
+            magnitudes = magnitudes + np.abs(bias)
+        return max(bound, int(magnitudes.max()), int(np.abs(weight).max()))
+    if isinstance(op, ops.Affine):
+        scale, offset, _ = ops.affine_integers(op, x)
+        return max(bound, int((np.abs(scale) * x.magnitude + np.abs(offset)).max()))
+    if isinstance(op, ops.Add | ops.Sub):
+        left, right, _ = ops.alignment(*operands)
+        return max(bound, x.magnitude << int(left.max()), operands[1].magnitude << int(right.max()))
+    if isinstance(op, ops.LeakyRelu):
+        return max(bound, x.magnitude << op.slope_frac, x.magnitude * abs(op.slope_code))
+    if isinstance(op, ops.Clip):
+        _, shifts, low, high = ops.clip_integers(op, x)
+        bounds = [int(np.abs(b).max()) for b in (low, high) if b is not None]
+        return max(bound, x.magnitude << int(shifts.max()), *bounds)
+    if isinstance(op, ops.AvgPool):
+        return max(bound, x.magnitude * int(np.prod(op.kernel)) * op.scale_code)
+    if isinstance(op, ops.Concat):
+        frac = max(t.format.max_frac for t in operands)
+        return max(bound, *(t.magnitude << int(ops.to_frac(t, frac).max()) for t in operands))
+    if isinstance(op, ops.Cast):
+        return max(bound, x.magnitude << max(0, -min(ops.cast_shifts(x, op.format))))
+    return bound
+
+
+def choose_arithmetic(bound: int) -> str:
+    """The cheapest arithmetic in which integers up to ``bound`` are exact."""
+    if bound < FLOAT32_BOUND:
+        return "float32"
+    if bound < FLOAT64_BOUND:
+        return "float64"
+    return "int64" if bound < _INT64_BOUND else "object"
+
+
+def _cast_in_float(fmt: FixedPoint, shifts: Sequence[int]) -> bool:
+    return fmt.overflow in ("SAT", "SAT_SYM") and max(abs(s) for s in shifts) <= _LARGEST_FLOAT_SHIFT
+
+
+# -- steps -------------------------------------------------------------------------------------------------------------
+
+
+def _fusible(graph: Graph, node: Node) -> list[Node] | None:
+    """``[linear or conv, (relu,) cast]`` where nothing else looks at the tensors in between."""
+    if not isinstance(node.op, ops.Weighted):
+        return None
+    chain = [node]
+    while True:
+        last = chain[-1]
+        users = graph.consumers(last.name)
+        if last.name == graph.output or len(users) != 1:
+            return None
+        user = users[0]
+        if isinstance(user.op, ops.Relu) and len(chain) == 1:
+            chain.append(user)
+        elif isinstance(user.op, ops.Cast) and user.op.format.overflow in ("SAT", "SAT_SYM"):
+            return [*chain, user]
+        else:
+            return None
+
+
+def _fused_step(graph: Graph, chain: Sequence[Node]) -> Step | None:
+    head, cast = chain[0], chain[-1]
+    (x,) = graph.operands(head)
+    assert isinstance(head.op, ops.Weighted) and isinstance(cast.op, ops.Cast)
+    fmt = cast.op.format
+    arithmetic = choose_arithmetic(partial_sum_bound(head, (x,)))
+    (before,) = graph.operands(cast)
+    shifts = ops.cast_shifts(before, fmt)
+    if not arithmetic.startswith("float") or not _cast_in_float(fmt, shifts) or fmt.code_max >= _mantissa(arithmetic):
+        return None
+    product = _product_kernel(head, x, _dtype(arithmetic), scale=[2.0**-s for s in shifts])
+    low = max(fmt.code_min, 0) if len(chain) == 3 else fmt.code_min
+    rounding, high = fmt.rounding, fmt.code_max
+
+    def kernel(codes: torch.Tensor) -> torch.Tensor:
+        return _round(product(codes), rounding).clamp_(low, high)
+
+    return Step(cast, head.inputs, arithmetic, kernel)
+
+
+def _plain_step(node: Node, operands: Sequence[Tensor]) -> Step:
+    arithmetic = choose_arithmetic(partial_sum_bound(node, operands))
+    if isinstance(node.op, ops.Cast) and arithmetic.startswith("float"):
+        shifts = ops.cast_shifts(operands[0], node.op.format)
+        if not _cast_in_float(node.op.format, shifts):
+            arithmetic = "int64"
+    if arithmetic in ("int64", "object"):
+        return Step(node, node.inputs, arithmetic, lambda *codes: evaluate(node, operands, codes))
+    return Step(node, node.inputs, arithmetic, _float_kernel(node, operands, _dtype(arithmetic)))
+
+
+def _float_kernel(node: Node, operands: Sequence[Tensor], dtype: torch.dtype) -> Kernel:
+    op, x = node.op, operands[0]
+    ndim = len(node.tensor.shape) + 1
+
+    def constant(values: np.ndarray | Sequence[float], rank: int = ndim) -> torch.Tensor:
+        return _per_channel(values, rank, dtype)
+
+    def shifted(shifts: np.ndarray) -> torch.Tensor | None:
+        return None if not shifts.any() else constant([float(1 << int(s)) for s in shifts])
+
+    def up(codes: torch.Tensor, factor: torch.Tensor | None) -> torch.Tensor:
+        return codes if factor is None else codes * factor
+
+    if isinstance(op, ops.Cast):
+        scale = constant([2.0**-s for s in ops.cast_shifts(x, op.format)])
+        rounding, low, high = op.format.rounding, op.format.code_min, op.format.code_max
+        return lambda c: _round(c * scale, rounding).clamp_(low, high)
+    if isinstance(op, ops.Weighted):
+        return _product_kernel(node, x, dtype, None)
+    if isinstance(op, ops.Affine):
+        scale_codes, offset_codes, _ = ops.affine_integers(op, x)
+        factor, offset = constant(scale_codes), constant(offset_codes)
+        return lambda c: torch.addcmul(offset, c, factor)
+    if isinstance(op, ops.Add | ops.Sub):
+        left, right, _ = ops.alignment(*operands)
+        a_up, b_up = shifted(left), shifted(right)
+        combine = torch.add if isinstance(op, ops.Add) else torch.sub
+        return lambda a, b: combine(up(a, a_up), up(b, b_up))
+    if isinstance(op, ops.Mul):
+        return lambda a, b: a * b
+    if isinstance(op, ops.Relu):
+        return lambda c: c.clamp(min=0)
+    if isinstance(op, ops.LeakyRelu):
+        positive, negative = float(1 << op.slope_frac), float(op.slope_code)
+        return lambda c: torch.where(c >= 0, c * positive, c * negative)
+    if isinstance(op, ops.Clip):
+        _, shifts, low_codes, high_codes = ops.clip_integers(op, x)
+        factor_up = shifted(shifts)
+        lower = None if low_codes is None else constant(low_codes)
+        upper = None if high_codes is None else constant(high_codes)
+        return lambda c: torch.clamp(up(c, factor_up), lower, upper)
+    if isinstance(op, ops.MaxPool | ops.AvgPool):
+        return _pool_kernel(op, len(x.shape) - 1)
+    if isinstance(op, ops.Concat):
+        frac = max(t.format.max_frac for t in operands)
+        rises = [_maybe_scale(ops.to_frac(t, frac), ndim, dtype) for t in operands]
+        return lambda *c: torch.cat([up(v, rise) for v, rise in zip(c, rises, strict=True)], dim=1)
+    if isinstance(op, ops.Reshape):
+        shape = op.shape
+        return lambda c: c.reshape(len(c), *shape)
+    if isinstance(op, ops.Transpose):
+        axes = (0, *(a + 1 for a in op.axes))
+        return lambda c: c.permute(axes)
+    raise NotImplementedError(op.kind)
+
+
+def _product_kernel(node: Node, x: Tensor, dtype: torch.dtype, scale: Sequence[float] | None) -> Kernel:
+    """linear or conv in floating point; ``scale`` are powers of two per output channel, folded into the constants."""
+    op = node.op
+    assert isinstance(op, ops.Weighted)
+    weight_codes, bias_codes, _ = ops.weighted_integers(op, x)
+    weight = torch.from_numpy(weight_codes.astype(np.float64))
+    bias = None if bias_codes is None else torch.from_numpy(bias_codes.astype(np.float64))
+    if scale is not None:
+        factors = torch.tensor(list(scale), dtype=torch.float64)
+        if len(factors) == 1:
+            factors = factors.expand(op.out_channels)
+        weight = weight * factors.reshape(-1, *(1,) * (weight.ndim - 1))
+        bias = None if bias is None else bias * factors
+    weight = weight.to(dtype)
+    bias = None if bias is None else bias.to(dtype)
+    if isinstance(op, ops.Linear):
+        return lambda c: F.linear(c, weight, bias)
+    assert isinstance(op, ops.Conv)
+    convolve = F.conv1d if len(op.kernel) == 1 else F.conv2d
+    pads, symmetric = _pads(op.padding)
+    stride, dilation, groups = op.stride, op.dilation, op.groups
+
+    def kernel(codes: torch.Tensor) -> torch.Tensor:
+        if symmetric is None:
+            codes = F.pad(codes, pads)
+        return convolve(codes, weight, bias, stride, symmetric or 0, dilation, groups)
+
+    return kernel
+
+
+def _pool_kernel(op: ops.MaxPool | ops.AvgPool, rank: int) -> Kernel:
+    kernel, stride = op.kernel, op.stride
+    pads, _ = _pads(op.padding)
+    padded = any(pads)
+    if isinstance(op, ops.MaxPool):
+        pool = F.max_pool1d if rank == 1 else F.max_pool2d
+        return lambda c: pool(F.pad(c, pads, value=-torch.inf) if padded else c, kernel, stride)
+    factor = float(op.scale_code)
+    # avg_pool1d has no divisor_override: a row of height 1 does.
+    kernel2, stride2 = (kernel, stride) if rank == 2 else ((1, *kernel), (1, *stride))
+
+    def average(codes: torch.Tensor) -> torch.Tensor:
+        codes = F.pad(codes, pads) if padded else codes
+        image = codes if rank == 2 else codes.unsqueeze(-2)
+        total = F.avg_pool2d(image, kernel2, stride2, divisor_override=1) * factor
+        return total if rank == 2 else total.squeeze(-2)
+
+    return average
+
+
+# -- small helpers -----------------------------------------------------------------------------------------------------
+
+
+def _round(x: torch.Tensor, rounding: str) -> torch.Tensor:
+    """Round a temporary to integers, in place where torch has it; exact, since the distance to the floor is a float."""
+    if rounding == "RND_CONV":
+        return x.round_()
+    if rounding == "TRN":
+        return x.floor_()
+    if rounding == "TRN_ZERO":
+        return x.trunc_()
+    floor = x.floor()
+    rest = x - floor
+    up = rest > 0.5
+    if rounding == "RND":
+        up = rest >= 0.5
+    elif rounding == "RND_ZERO":
+        up |= (rest == 0.5) & (x < 0)
+    elif rounding == "RND_INF":
+        up |= (rest == 0.5) & (x >= 0)
+    return floor.add_(up)
+
+
+def _pads(padding: ops.Padding) -> tuple[list[int], tuple[int, ...] | None]:
+    """Padding as ``F.pad`` takes it, and as convolutions take it when both sides are equal."""
+    flat = [p for pair in reversed(padding) for p in pair]
+    symmetric = tuple(a for a, _ in padding) if all(a == b for a, b in padding) else None
+    return flat, symmetric
+
+
+def _per_channel(values: np.ndarray | Sequence[float], ndim: int, dtype: torch.dtype) -> torch.Tensor:
+    numbers = [float(v) for v in values]
+    if len(set(numbers)) == 1:
+        return torch.tensor(numbers[0], dtype=dtype)
+    return torch.tensor(numbers, dtype=dtype).reshape(1, -1, *(1,) * (ndim - 2))
+
+
+def _maybe_scale(shifts: np.ndarray, ndim: int, dtype: torch.dtype) -> torch.Tensor | None:
+    return None if not shifts.any() else _per_channel([float(1 << int(s)) for s in shifts], ndim, dtype)
+
+
+def _dtype(arithmetic: str) -> torch.dtype:
+    return torch.float32 if arithmetic == "float32" else torch.float64
+
+
+def _mantissa(arithmetic: str) -> int:
+    return FLOAT32_BOUND if arithmetic == "float32" else FLOAT64_BOUND
+
+
+def _as(value: Value, arithmetic: str) -> Value:
+    """Bring codes into an arithmetic; the producer's bound says that they fit."""
+    if arithmetic.startswith("float"):
+        if isinstance(value, np.ndarray):
+            value = torch.from_numpy(np.ascontiguousarray(value.astype(np.float64)))
+        return value.to(_dtype(arithmetic))
+    array = _as_int64(value) if not (isinstance(value, np.ndarray) and value.dtype == object) else value
+    return array.astype(object) if arithmetic == "object" else array.astype(np.int64)
+
+
+def _as_int64(value: Value) -> np.ndarray:
+    if isinstance(value, torch.Tensor):
+        return value.to(torch.int64).numpy()
+    return value.astype(np.int64)
+
+
+def _last_uses(plan: Sequence[Step], output: str) -> dict[str, int]:
+    uses = {name: index for index, step in enumerate(plan) for name in step.inputs}
+    uses.pop(output, None)
+    return uses
