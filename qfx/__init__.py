@@ -1,1 +1,65 @@
+"""Fixed-point networks learned in PyTorch, computed bit for bit on FPGAs.
 
+Everything public is reached from here. Names are looked up on first use, so that `qfx --help`, `qfx doctor` and
+work on graphs alone do not wait for torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from qfx.errors import GraphFileError, MissingToolError, QfxError, UnsupportedError
+
+if TYPE_CHECKING:
+    from qfx import boards, cost, hls, rtl, sim
+    from qfx.formats import FixedPoint
+    from qfx.formats.minifloat import Minifloat
+    from qfx.graph import Graph
+    from qfx.graph.file import load
+
+# Public name -> module that defines it; an empty entry is a subpackage.
+_PUBLIC = {
+    "FixedPoint": "qfx.formats",
+    "Minifloat": "qfx.formats.minifloat",
+    "Graph": "qfx.graph",
+    "load": "qfx.graph.file",
+    "boards": "",
+    "cost": "",
+    "hls": "",
+    "rtl": "",
+    "sim": "",
+}
+
+__all__ = [
+    "FixedPoint",
+    "Graph",
+    "GraphFileError",
+    "Minifloat",
+    "MissingToolError",
+    "QfxError",
+    "UnsupportedError",
+    "boards",
+    "cost",
+    "hls",
+    "load",
+    "rtl",
+    "sim",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("qfx")
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'qfx' has no attribute {name!r}")
+    module = _PUBLIC[name]
+    value = getattr(importlib.import_module(module), name) if module else importlib.import_module(f"qfx.{name}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
