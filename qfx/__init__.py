@@ -1,7 +1,7 @@
 """Fixed-point networks learned in PyTorch, computed bit for bit on FPGAs.
 
-Everything public is reached from here. Names are looked up on first use, so that `qfx --help`, `qfx doctor` and
-work on graphs alone do not wait for torch.
+Everything public is reached from here. Names are looked up on first use, so that `qfx --help`, `qfx doctor`
+and work on graphs alone do not wait for torch.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'qfx' has no attribute {name!r}")
     module = _PUBLIC[name]
-    value = getattr(importlib.import_module(module), name) if module else importlib.import_module(f"qfx.{name}")
+    found = importlib.import_module(module or f"qfx.{name}")
+    value = getattr(found, name) if module else found
     globals()[name] = value
     return value
 
