@@ -223,7 +223,7 @@ def _check_libpython() -> Check:
     path = find_libpython()
     if path is None:
         return Check(name, False, "no shared library of this Python", purpose, True, tool.fix)
-    return Check(name, True, path, purpose, True)
+    return Check(name, True, Path(path).name, purpose, True)
 
 
 def _package_folder(module: str) -> Path | None:
@@ -238,12 +238,14 @@ def _check_headers() -> Check:
     header = folder / "templates" / "vivado" / "ap_types" / "ap_fixed.h" if folder else None
     if header is None or not header.is_file():
         return Check(name, False, "not found in hls4ml", purpose, True, _pip("'hls4ml>=1.3,<1.4'"))
-    return Check(name, True, str(header), purpose, True)
+    return Check(name, True, "in hls4ml", purpose, True)
 
 
 def _starts(name: str, purpose: str, command: Sequence[str], fix: str, timeout_s: float) -> Check:
     ok, line = _run(command, timeout_s) if command else (False, "not installed")
-    return Check(name, ok, line if ok else f"does not start: {line}", purpose, True, "" if ok else fix)
+    # The first words: what follows tells how the tool was built.
+    found = " ".join(line.split()[:2]) if ok else f"does not start: {line}"
+    return Check(name, ok, found, purpose, True, "" if ok else fix)
 
 
 def _check_verilator() -> Check:
