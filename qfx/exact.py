@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
-#: Integers below these bounds are exact in each dtype, so sums of them are exact in any order while partial sums stay below.
+#: Integers below these bounds are exact in each dtype, so sums of them are exact in any order while partial
+# sums stay below.
 FLOAT32_BOUND = 1 << 24
 FLOAT64_BOUND = 1 << 53
 
@@ -16,15 +18,13 @@ FLOAT64_BOUND = 1 << 53
 def exact_float32() -> Iterator[None]:
     """Within: float32 means IEEE float32 in matrix products and convolutions, on every backend.
 
-    ``torch.set_float32_matmul_precision`` and the ``fp32_precision`` flags let backends round operands to TF32 or bfloat16, and cuDNN may pick
-    Winograd or FFT convolutions; none of these is exact on integers. Autocast would do the same. All are restored on the way out.
+    ``torch.set_float32_matmul_precision`` and the ``fp32_precision`` flags let backends round operands to
+    TF32 or bfloat16, and cuDNN may pick
+    Winograd or FFT convolutions; none of these is exact on integers. Autocast would do the same. All are
+    restored on the way out.
     """
-    places = [
-        torch.backends.mkldnn.conv,
-        torch.backends.mkldnn.matmul,
-        torch.backends.cuda.matmul,
-        torch.backends.cudnn.conv,
-    ]
+    backends: Any = torch.backends
+    places = [backends.mkldnn.conv, backends.mkldnn.matmul, backends.cuda.matmul, backends.cudnn.conv]
     before = [place.fp32_precision for place in places]
     cudnn = torch.backends.cudnn.enabled
     try:

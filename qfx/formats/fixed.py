@@ -26,16 +26,21 @@ class FixedPoint:
 
     Args:
         width: bits of a code, 1 to 62.
-        frac: fraction bits (position of the binary point), -256 to 256; one integer, or a sequence with one per channel.
+        frac: fraction bits (position of the binary point), -256 to 256; one integer, or a sequence with one
+            per channel.
             ``None`` in a :class:`qfx.Config` means: calibrated from data, then learned.
         signed: two's complement when true.
-        rounding: ``TRN``, ``TRN_ZERO``, ``RND``, ``RND_ZERO``, ``RND_INF``, ``RND_MIN_INF`` or ``RND_CONV``, as in ``ap_fixed``.
-        overflow: ``SAT``, ``SAT_ZERO``, ``SAT_SYM``, ``WRAP`` or ``WRAP_SM``, as in ``ap_fixed`` (no saturated bits).
+        rounding: ``TRN``, ``TRN_ZERO``, ``RND``, ``RND_ZERO``, ``RND_INF``, ``RND_MIN_INF`` or ``RND_CONV``,
+            as in ``ap_fixed``.
+        overflow: ``SAT``, ``SAT_ZERO``, ``SAT_SYM``, ``WRAP`` or ``WRAP_SM``, as in ``ap_fixed`` (no
+            saturated bits).
 
-    NaN stays NaN in :meth:`quantize` and is refused by :meth:`encode`. Infinities give the end of the range under ``SAT`` and
+    NaN stays NaN in :meth:`quantize` and is refused by :meth:`encode`. Infinities give the end of the range
+    under ``SAT`` and
     ``SAT_SYM`` and 0 under every other overflow mode.
 
-    Source: AMD UG1399 "Vitis HLS User Guide", arbitrary precision fixed-point data types; docs/graph.md, section 2.
+    Source: AMD UG1399 "Vitis HLS User Guide", arbitrary precision fixed-point data types; docs/graph.md,
+        section 2.
     """
 
     width: int
@@ -51,17 +56,26 @@ class FixedPoint:
         if not 1 <= self.width <= MAX_WIDTH:
             raise QfxError(f"FixedPoint: width {self.width} is outside 1..{MAX_WIDTH}")
         if self.rounding not in ROUNDING:
-            raise QfxError(f"FixedPoint: unknown rounding {self.rounding!r}; supported: {', '.join(ROUNDING)}")
+            raise QfxError(
+                f"FixedPoint: unknown rounding {self.rounding!r}; supported: {', '.join(ROUNDING)}"
+            )
         if self.overflow not in OVERFLOW:
-            raise QfxError(f"FixedPoint: unknown overflow {self.overflow!r}; supported: {', '.join(OVERFLOW)}")
+            raise QfxError(
+                f"FixedPoint: unknown overflow {self.overflow!r}; supported: {', '.join(OVERFLOW)}"
+            )
         object.__setattr__(self, "signed", bool(self.signed))
         if not self.signed and self.overflow == "WRAP_SM":
-            raise QfxError("FixedPoint: WRAP_SM exists for signed formats only (ap_ufixed refuses it too); use WRAP")
+            raise QfxError(
+                "FixedPoint: WRAP_SM exists for signed formats only (ap_ufixed refuses it too); use WRAP"
+            )
         if self.signed and self.width == 1 and self.overflow == "SAT_SYM":
-            raise QfxError("FixedPoint: a signed 1-bit format with SAT_SYM holds nothing but 0; use more bits or SAT")
+            raise QfxError(
+                "FixedPoint: a signed 1-bit format with SAT_SYM holds nothing but 0; use more bits or SAT"
+            )
         object.__setattr__(self, "frac", _checked_frac(self.frac))
 
-    # -- the codes -----------------------------------------------------------------------------------------------------
+    # -- the codes
+    # --------------------------------------------------------------------------
 
     @property
     def code_min(self) -> int:
@@ -97,7 +111,8 @@ class FixedPoint:
         """This format with another binary point."""
         return replace(self, frac=frac if frac is None or isinstance(frac, int | np.integer) else tuple(frac))
 
-    # -- the values ----------------------------------------------------------------------------------------------------
+    # -- the values
+    # -------------------------------------------------------------------------
 
     @property
     def min(self) -> Any:
@@ -110,7 +125,8 @@ class FixedPoint:
         return self._scaled(self.code_max)
 
     def values(self) -> np.ndarray:
-        """Every value of the format in ascending order, float64; shape ``(2**width,)`` (one fewer under ``SAT_SYM``)."""
+        """Every value of the format in ascending order, float64; shape ``(2**width,)`` (one fewer under
+        ``SAT_SYM``)."""
         if self.per_channel:
             raise QfxError(f"{self}: values() needs one binary point; take with_frac(...) for one channel")
         if self.width > 24:
@@ -139,21 +155,26 @@ class FixedPoint:
         if _is_torch(codes):
             import torch
 
-            return torch.from_numpy(np.asarray(self.decode(codes.detach().cpu().numpy(), axis))).to(codes.device)
+            return torch.from_numpy(np.asarray(self.decode(codes.detach().cpu().numpy(), axis))).to(
+                codes.device
+            )
         codes = np.asarray(codes)
         return codes.astype(np.float64) * np.ldexp(1.0, -self._shape_frac(codes.ndim, axis))
 
     def quantize(self, x: Any, axis: int = 0) -> Any:
         """The nearest values of the format, by its rounding and overflow modes.
 
-        The result has the kind, shape and floating dtype of ``x`` wherever that dtype holds every value of the format (float32 up to
-        24 bits), and float64 otherwise. NaN stays NaN. No gradient: trainable quantizers are in :mod:`qfx.nn`.
+        The result has the kind, shape and floating dtype of ``x`` wherever that dtype holds every value of
+        the format (float32 up to
+        24 bits), and float64 otherwise. NaN stays NaN. No gradient: trainable quantizers are in
+        :mod:`qfx.nn`.
         """
         if _is_torch(x):
             import torch
 
-            y = torch.from_numpy(self._quantize_numpy(x.detach().cpu().to(_wide(x)).numpy(), axis)).to(x.device)
-            return y.to(x.dtype) if self._fits(str(x.dtype).removeprefix("torch.")) else y
+            wide = x.detach().cpu().to(_wide(x)).numpy()
+            values = torch.from_numpy(self._quantize_numpy(wide, axis)).to(x.device)
+            return values.to(x.dtype) if self._fits(str(x.dtype).removeprefix("torch.")) else values
         x = np.asarray(x)
         y = self._quantize_numpy(x, axis)
         return y.astype(x.dtype) if self._fits(str(x.dtype)) else y
@@ -168,11 +189,13 @@ class FixedPoint:
             where = str(self.width - self.frac)
         return f"ap_{'' if self.signed else 'u'}fixed<{self.width},{where},{self.rounding},{self.overflow}>"
 
-    # -- helpers -------------------------------------------------------------------------------------------------------
+    # -- helpers ----------------------------------------------------------------------------------
 
     def _frac(self) -> int | tuple[int, ...]:
         if self.frac is None:
-            raise QfxError(f"{self}: the binary point is not set yet; give frac=, or calibrate and freeze a model first")
+            raise QfxError(
+                f"{self}: the binary point is not set yet; give frac=, or calibrate and freeze a model first"
+            )
         return self.frac
 
     def _scaled(self, code: int) -> Any:
@@ -194,8 +217,13 @@ class FixedPoint:
         if mantissa is None:
             return False
         fracs = self._frac()
-        exponents = [f for f in (fracs if isinstance(fracs, tuple) else (fracs,))]
-        low, high = {"float64": (-1022, 1023), "float32": (-126, 127), "float16": (-14, 15), "bfloat16": (-126, 127)}[dtype]
+        exponents = list(fracs if isinstance(fracs, tuple) else (fracs,))
+        low, high = {
+            "float64": (-1022, 1023),
+            "float32": (-126, 127),
+            "float16": (-14, 15),
+            "bfloat16": (-126, 127),
+        }[dtype]
         return self.width <= mantissa and all(-f >= low and self.width - f <= high for f in exponents)
 
     def _quantize_numpy(self, x: np.ndarray, axis: int) -> np.ndarray:
@@ -214,7 +242,8 @@ class FixedPoint:
             raise QfxError(f"{self}: NaN at index {place} has no code; remove NaNs from the data first")
         with np.errstate(over="ignore", under="ignore"):
             scaled = np.ldexp(x, self._shape_frac(x.ndim, axis))
-        # A product too small for a double only keeps its sign and that it is not zero; that is all that rounding asks of it.
+        # A product too small for a double only keeps its sign and that it is not zero; that is all that
+        # rounding asks of it.
         scaled = np.where((scaled == 0) & (x != 0), np.copysign(2.0**-1000, x), scaled)
         infinite = np.isinf(scaled)
         floor = np.floor(np.where(infinite, 0.0, scaled))
@@ -231,7 +260,8 @@ class FixedPoint:
                 return codes
             codes = np.where(over, self.code_max, np.where(under, self.code_min, codes))
             return np.maximum(codes, self.code_min)
-        # Wrapping looks at the low bits only: fmod by 2**(width+1) is exact and keeps them and the lowest deleted bit.
+        # Wrapping looks at the low bits only: fmod by 2**(width+1) is exact and keeps them and the lowest
+        # deleted bit.
         modulus = 2.0 ** (self.width + 1)
         outside = (rounded < self.code_min) | (rounded > self.code_max)
         low, low_floor = _exact_low_bits(rounded, modulus), _exact_low_bits(floor, modulus)
@@ -270,14 +300,17 @@ def smallest_format(low: int, high: int, frac: int | tuple[int, ...] | None = 0)
     Raises:
         QfxError: when that takes more than 62 bits.
     """
-    signed = low < 0
-    width = max(1, high.bit_length() + signed, (-low - 1).bit_length() + 1 if signed else 0)
+    signed = bool(low < 0)
+    width = max(1, max(high, 0).bit_length() + signed, (-low - 1).bit_length() + 1 if signed else 0)
     if width > MAX_WIDTH:
-        raise QfxError(f"codes {low}..{high} need {width} bits; {MAX_WIDTH} is the most that a tensor can have: narrow the operands")
+        raise QfxError(
+            f"codes {low}..{high} need {width} bits; {MAX_WIDTH} is the most that a tensor "
+            "can have: narrow the operands"
+        )
     return FixedPoint(width, frac, signed)
 
 
-def _checked_frac(frac: Any) -> int | tuple[int, ...] | None:
+def _checked_frac(frac: object) -> int | tuple[int, ...] | None:
     if frac is None:
         return None
     if isinstance(frac, int | np.integer) and not isinstance(frac, bool):
@@ -285,10 +318,12 @@ def _checked_frac(frac: Any) -> int | tuple[int, ...] | None:
             raise QfxError(f"FixedPoint: frac {frac} is outside -{MAX_FRAC}..{MAX_FRAC}")
         return int(frac)
     if isinstance(frac, Sequence | np.ndarray) and not isinstance(frac, str):
-        entries = tuple(_checked_frac(f) for f in frac)
-        if not entries or not all(isinstance(f, int) for f in entries):
+        if not len(frac) or not all(isinstance(f, int | np.integer) for f in frac):
             raise QfxError(f"FixedPoint: frac must be integers, one per channel, found {frac!r}")
-        return entries  # type: ignore[return-value]
+        outside = [int(f) for f in frac if abs(f) > MAX_FRAC]
+        if outside:
+            raise QfxError(f"FixedPoint: frac {outside[0]} is outside -{MAX_FRAC}..{MAX_FRAC}")
+        return tuple(int(f) for f in frac)
     raise QfxError(f"FixedPoint: frac must be an integer, a sequence of integers, or None, found {frac!r}")
 
 

@@ -1,6 +1,7 @@
 """Rounding and overflow of integers, as ``ap_fixed`` does them (docs/graph.md, section 2).
 
-The functions take and return arrays of integers: numpy ``int64``, numpy ``object`` (Python integers of any size), or torch
+The functions take and return arrays of integers: numpy ``int64``, numpy ``object`` (Python integers of any
+size), or torch
 ``int64``. They use only operators that all three share, so that there is one definition and not three.
 """
 
@@ -13,7 +14,8 @@ import numpy as np
 ROUNDING = ("TRN", "TRN_ZERO", "RND", "RND_ZERO", "RND_INF", "RND_MIN_INF", "RND_CONV")
 OVERFLOW = ("SAT", "SAT_ZERO", "SAT_SYM", "WRAP", "WRAP_SM")
 
-# Shifting an int64 by 63 or more is undefined or useless. Codes stay below 2**61 on the int64 route, so that a larger shift
+# Shifting an int64 by 63 or more is undefined or useless. Codes stay below 2**61 on the int64 route, so that
+# a larger shift
 # rounds to the same integer as this one: what is left is less than half an LSB, and never a tie.
 _LARGEST_INT64_SHIFT = 62
 
@@ -50,7 +52,8 @@ def shift_round(codes: Any, shift: Any, rounding: str) -> tuple[Any, Any]:
 
     Args:
         codes: integers of any shape; below 2**61 in magnitude unless the dtype is ``object``.
-        shift: bits to drop (positive) or to append (negative); an integer or an array that broadcasts against ``codes``.
+        shift: bits to drop (positive) or to append (negative); an integer or an array that broadcasts
+            against ``codes``.
         rounding: one of :data:`ROUNDING`.
     """
     if isinstance(shift, int | np.integer):
@@ -110,7 +113,8 @@ def overflow_codes(
 ) -> Any:
     """Bring rounded integers into the range of a format.
 
-    ``floor`` is the floor of the unrounded values; only ``WRAP_SM`` looks at it (its lowest deleted bit). ``outside`` says which
+    ``floor`` is the floor of the unrounded values; only ``WRAP_SM`` looks at it (its lowest deleted bit).
+    ``outside`` says which
     values are out of range, for a caller who passes only the low bits of larger values.
     """
     low, high = code_range(width, signed, overflow)
@@ -140,8 +144,10 @@ def cast_codes(
     """The ``cast`` operator on integers.
 
     Args:
-        codes: input codes, numpy ``int64`` (magnitude below 2**61, also after a left shift), numpy ``object``, or torch ``int64``.
-        shift: input binary point minus result binary point, an integer or an array that broadcasts against ``codes``.
+        codes: input codes, numpy ``int64`` (magnitude below 2**61, also after a left shift), numpy
+            ``object``, or torch ``int64``.
+        shift: input binary point minus result binary point, an integer or an array that broadcasts against
+            ``codes``.
     """
     rounded, floor = shift_round(codes, shift, rounding)
     return overflow_codes(rounded, floor, width, signed, overflow)

@@ -41,7 +41,13 @@ def save(graph: Graph, path: str | Path) -> None:
             value = getattr(node.op, field.name)
             attributes[field.name] = _to_data(value, f"arrays/{node.name}.{field.name}.npy", arrays)
         nodes.append(
-            {"name": node.name, "op": node.op.kind, "path": node.path, "inputs": list(node.inputs), "attributes": attributes}
+            {
+                "name": node.name,
+                "op": node.op.kind,
+                "path": node.path,
+                "inputs": list(node.inputs),
+                "attributes": attributes,
+            }
         )
     document = {
         "format": "qfx-graph",
@@ -54,7 +60,9 @@ def save(graph: Graph, path: str | Path) -> None:
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp")
     except OSError as error:
-        raise QfxError(f"{path}: cannot write a graph file here ({error.strerror}); create the folder first") from error
+        raise QfxError(
+            f"{path}: cannot write a graph file here ({error.strerror}); create the folder first"
+        ) from error
     try:
         with os.fdopen(handle, "wb") as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, data in {
@@ -75,7 +83,8 @@ def load(path: str | Path) -> Graph:
     """Read a graph file.
 
     Raises:
-        GraphFileError: the file is missing, truncated, altered, newer than this version of QFX, or not a graph file.
+        GraphFileError: the file is missing, truncated, altered, newer than this version of QFX, or not a
+            graph file.
     """
     path = Path(path)
     try:
@@ -86,7 +95,9 @@ def load(path: str | Path) -> Graph:
     except GraphFileError:
         raise
     except (zipfile.BadZipFile, OSError, EOFError, KeyError, NotImplementedError, RuntimeError) as error:
-        raise GraphFileError(f"{path}: not a whole graph file ({error}); write it again with Graph.save()") from error
+        raise GraphFileError(
+            f"{path}: not a whole graph file ({error}); write it again with Graph.save()"
+        ) from error
     except (QfxError, ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise GraphFileError(f"{path}: the graph in this file is not valid: {error}") from error
 
@@ -104,9 +115,13 @@ def _read(archive: zipfile.ZipFile, path: Path) -> Graph:
         raise GraphFileError(f"{path}: not a graph file: 'format' is not 'qfx-graph'")
     version = document.get("version")
     if not isinstance(version, int) or isinstance(version, bool) or not 1 <= version <= VERSION:
-        raise GraphFileError(f"{path}: graph version {version!r}; this QFX reads versions 1 to {VERSION}: use a newer QFX")
+        raise GraphFileError(
+            f"{path}: graph version {version!r}; this QFX reads versions 1 to {VERSION}: use a newer QFX"
+        )
     _keys(document, {"format", "version", "nodes", "output", "arrays"}, "graph.json")
-    if set(document["arrays"]) != {n for n in names if n.startswith("arrays/")} or len(names) != len(archive.namelist()):
+    if set(document["arrays"]) != {n for n in names if n.startswith("arrays/")} or len(names) != len(
+        archive.namelist()
+    ):
         raise GraphFileError(f"{path}: the arrays in the file are not those that graph.json lists")
 
     def array(name: Any) -> np.ndarray:
@@ -114,7 +129,9 @@ def _read(archive: zipfile.ZipFile, path: Path) -> Graph:
             raise GraphFileError(f"{path}: graph.json names an array {name!r} that it does not list")
         data = _member(archive, name, _MAX_ARRAY_BYTES, path)
         if hashlib.sha256(data).hexdigest() != document["arrays"][name]:
-            raise GraphFileError(f"{path}: {name} was altered: its SHA-256 differs from the one in graph.json")
+            raise GraphFileError(
+                f"{path}: {name} was altered: its SHA-256 differs from the one in graph.json"
+            )
         values = np.load(io.BytesIO(data), allow_pickle=False)
         if values.dtype != np.int64:
             raise GraphFileError(f"{path}: {name} holds {values.dtype}, expected int64")
@@ -127,7 +144,9 @@ def _read(archive: zipfile.ZipFile, path: Path) -> Graph:
             raise ValueError("node names and paths must be text")
         kind = OPS.get(entry["op"])
         if kind is None:
-            raise GraphFileError(f"{path}: unknown operator {entry['op']!r} at {entry['name']!r}; known: {', '.join(OPS)}")
+            raise GraphFileError(
+                f"{path}: unknown operator {entry['op']!r} at {entry['name']!r}; known: {', '.join(OPS)}"
+            )
         builder.add(_operator(kind, entry, array), entry["inputs"], entry["path"], entry["name"])
     return builder.build(document["output"])
 
@@ -148,8 +167,12 @@ def _to_data(value: Any, file: str, arrays: dict[str, bytes]) -> Any:
     if isinstance(value, FixedPoint):
         frac = list(value.frac) if isinstance(value.frac, tuple) else value.frac
         return {
-            "width": value.width, "frac": frac, "signed": value.signed, "rounding": value.rounding, "overflow": value.overflow,
-        }  # fmt: skip
+            "width": value.width,
+            "frac": frac,
+            "signed": value.signed,
+            "rounding": value.rounding,
+            "overflow": value.overflow,
+        }
     if isinstance(value, np.ndarray):
         stream = io.BytesIO()
         np.save(stream, np.ascontiguousarray(value, dtype=np.int64), allow_pickle=False)

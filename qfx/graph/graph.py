@@ -42,7 +42,8 @@ class Node:
 
 
 class Graph:
-    """A network as integers (docs/graph.md). Built by :class:`GraphBuilder`, :func:`qfx.freeze` or :func:`qfx.load`; does not change."""
+    """A network as integers (docs/graph.md). Built by :class:`GraphBuilder`, :func:`qfx.freeze` or
+    :func:`qfx.load`; does not change."""
 
     def __init__(self, nodes: Sequence[Node], output: str) -> None:
         self.nodes: tuple[Node, ...] = tuple(nodes)
@@ -119,9 +120,21 @@ class Graph:
             t = node.tensor
             weights = str(node.op.weight.size) if isinstance(node.op, Weighted) else ""
             shape = "x".join(str(s) for s in t.shape)
-            rows.append((node.name, node.op.kind, node.path, shape, str(t.format), f"{t.low.min()}..{t.high.max()}", weights))
+            rows.append(
+                (
+                    node.name,
+                    node.op.kind,
+                    node.path,
+                    shape,
+                    str(t.format),
+                    f"{t.low.min()}..{t.high.max()}",
+                    weights,
+                )
+            )
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+        lines = [
+            "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows
+        ]
         return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
 
 
@@ -148,12 +161,17 @@ class GraphBuilder:
             name = safe_name(len(self._nodes), path or op.kind)
         where = f"{path or '?'} ({name}, {op.kind})"
         if not NAME.fullmatch(name) or len(name) > 48 or name in self._by_name:
-            raise QfxError(f"graph: node name {name!r} is not of the form n<index>_<letters, digits, _>, or is used twice")
+            raise QfxError(
+                f"graph: node name {name!r} is not of the form n<index>_<letters, digits, _>, "
+                "or is used twice"
+            )
         if isinstance(op, Input) != (not self._nodes):
             raise QfxError(f"{where}: a graph has exactly one input, and it is the first node")
         least, most = op.arity
         if len(inputs) < least or (most is not None and len(inputs) > most):
-            raise QfxError(f"{where}: {len(inputs)} operands, expected {least if most == least else f'{least} or more'}")
+            raise QfxError(
+                f"{where}: {len(inputs)} operands, expected {least if most == least else f'{least} or more'}"
+            )
         missing = [i for i in inputs if i not in self._by_name]
         if missing:
             raise QfxError(f"{where}: operand {missing[0]!r} does not stand before it")
@@ -182,7 +200,8 @@ class GraphBuilder:
 
 
 def safe_name(index: int, path: str) -> str:
-    """A node name that is an identifier in every language: ``n<index>_`` and the harmless characters of ``path``."""
+    """A node name that is an identifier in every language: ``n<index>_`` and the harmless characters of
+    ``path``."""
     tail = re.sub(r"[^a-z0-9]+", "_", path.lower()).strip("_")
     return f"n{index}_{tail}"[:48].rstrip("_") if tail else f"n{index}_x"
 

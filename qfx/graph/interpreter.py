@@ -1,8 +1,11 @@
 """The interpreter: runs a graph at the speed of torch's float kernels, exactly.
 
-Codes travel as integers inside float32 or float64 tensors wherever every partial sum provably fits the mantissa, and as int64 or
-Python integers otherwise. The bound of each node comes from the intervals of its operands and the actual weights; the cheapest arithmetic that the
-bound allows is taken. A chain ``linear/conv -> relu -> cast`` runs as one product with scaled weights (the scale is a power of two, so the products stay exact), one
+Codes travel as integers inside float32 or float64 tensors wherever every partial sum provably fits the
+mantissa, and as int64 or
+Python integers otherwise. The bound of each node comes from the intervals of its operands and the actual
+weights; the cheapest arithmetic that the
+bound allows is taken. A chain ``linear/conv -> relu -> cast`` runs as one product with scaled weights (the
+scale is a power of two, so the products stay exact), one
 rounding and one clamp.
 """
 
@@ -23,14 +26,15 @@ from qfx.graph.graph import Graph, Node
 from qfx.graph.reference import evaluate
 from qfx.graph.tensor import Tensor
 
-#: A batch is cut so that the largest tensor of a chunk stays about this many elements: inside the last-level cache.
+#: A batch is cut so that the largest tensor of a chunk stays about this many elements: inside the last-level
+# cache.
 CHUNK_ELEMENTS = 1 << 20
 _INT64_BOUND = 1 << 61
 # Powers of two up to this exponent times any code stay well inside the exponent range of float32.
 _LARGEST_FLOAT_SHIFT = 60
 
-Kernel = Callable[..., torch.Tensor]
 Value = torch.Tensor | np.ndarray
+Kernel = Callable[..., Any]
 
 
 class Step:
@@ -105,13 +109,16 @@ class Interpreter:
             x = torch.from_numpy(np.ascontiguousarray(array))
         if tuple(x.shape[1:]) != self._input.tensor.shape or x.ndim != len(self._input.tensor.shape) + 1:
             raise QfxError(
-                f"graph input: found shape {tuple(x.shape)}, expected (samples, {', '.join(map(str, self._input.tensor.shape))})"
+                f"graph input: found shape {tuple(x.shape)}, expected (samples, "
+                f"{', '.join(map(str, self._input.tensor.shape))})"
             )
         if x.dtype not in (torch.float32, torch.float64):
             x = x.to(torch.float64)
         if torch.isnan(x).any():
             sample = int(torch.isnan(x).flatten(1).any(1).nonzero()[0])
-            raise QfxError(f"graph input: sample {sample} holds NaN, which has no code; remove NaNs from the data first")
+            raise QfxError(
+                f"graph input: sample {sample} holds NaN, which has no code; remove NaNs from the data first"
+            )
         return x
 
     def _encode(self, x: torch.Tensor) -> Value:
@@ -121,8 +128,14 @@ class Interpreter:
         mantissa = 24 if x.dtype == torch.float32 else 53
         nearest = f.rounding in ("RND_CONV", "RND", "RND_ZERO", "RND_INF", "RND_MIN_INF")
         fracs = f.fracs(op.shape[0])
-        # To nearest, values too small for the exponent range round to 0 as they should, so that scaling in x's own dtype is exact enough.
-        if nearest and f.overflow in ("SAT", "SAT_SYM") and f.width < mantissa and max(abs(p) for p in fracs) <= _LARGEST_FLOAT_SHIFT:
+        # To nearest, values too small for the exponent range round to 0 as they should, so that scaling in
+        # x's own dtype is exact enough.
+        if (
+            nearest
+            and f.overflow in ("SAT", "SAT_SYM")
+            and f.width < mantissa
+            and max(abs(p) for p in fracs) <= _LARGEST_FLOAT_SHIFT
+        ):
             scale = _per_channel([2.0**p for p in fracs], x.ndim, x.dtype)
             scaled = (x * scale).clamp_(f.code_min - 1, f.code_max + 1)
             return _round(scaled, f.rounding).clamp_(f.code_min, f.code_max)
@@ -130,7 +143,8 @@ class Interpreter:
 
 
 def make_plan(graph: Graph, fuse: bool) -> list[Step]:
-    """The steps of a graph, in order; with ``fuse`` the chains of linear/conv, relu and cast are one step each."""
+    """The steps of a graph, in order; with ``fuse`` the chains of linear/conv, relu and cast are one step
+    each."""
     plan: list[Step] = []
     done: set[str] = set()
     for node in graph.nodes[1:]:
@@ -148,7 +162,8 @@ def make_plan(graph: Graph, fuse: bool) -> list[Step]:
     return plan
 
 
-# -- which arithmetic --------------------------------------------------------------------------------------------------
+# -- which arithmetic
+# --------------------------------------------------------------------------
 
 
 def partial_sum_bound(node: Node, operands: Sequence[Tensor]) -> int:
@@ -196,7 +211,7 @@ def _cast_in_float(fmt: FixedPoint, shifts: Sequence[int]) -> bool:
     return fmt.overflow in ("SAT", "SAT_SYM") and max(abs(s) for s in shifts) <= _LARGEST_FLOAT_SHIFT
 
 
-# -- steps -------------------------------------------------------------------------------------------------------------
+# -- steps ---------------------------------------------------------------------------------------
 
 
 def _fusible(graph: Graph, node: Node) -> list[Node] | None:
@@ -226,7 +241,11 @@ def _fused_step(graph: Graph, chain: Sequence[Node]) -> Step | None:
     arithmetic = choose_arithmetic(partial_sum_bound(head, (x,)))
     (before,) = graph.operands(cast)
     shifts = ops.cast_shifts(before, fmt)
-    if not arithmetic.startswith("float") or not _cast_in_float(fmt, shifts) or fmt.code_max >= _mantissa(arithmetic):
+    if (
+        not arithmetic.startswith("float")
+        or not _cast_in_float(fmt, shifts)
+        or fmt.code_max >= _mantissa(arithmetic)
+    ):
         return None
     product = _product_kernel(head, x, _dtype(arithmetic), scale=[2.0**-s for s in shifts])
     low = max(fmt.code_min, 0) if len(chain) == 3 else fmt.code_min
@@ -306,7 +325,8 @@ def _float_kernel(node: Node, operands: Sequence[Tensor], dtype: torch.dtype) ->
 
 
 def _product_kernel(node: Node, x: Tensor, dtype: torch.dtype, scale: Sequence[float] | None) -> Kernel:
-    """linear or conv in floating point; ``scale`` are powers of two per output channel, folded into the constants."""
+    """linear or conv in floating point; ``scale`` are powers of two per output channel, folded into the
+    constants."""
     op = node.op
     assert isinstance(op, ops.Weighted)
     weight_codes, bias_codes, _ = ops.weighted_integers(op, x)
@@ -355,11 +375,13 @@ def _pool_kernel(op: ops.MaxPool | ops.AvgPool, rank: int) -> Kernel:
     return average
 
 
-# -- small helpers -----------------------------------------------------------------------------------------------------
+# -- small helpers
+# -----------------------------------------------------------------------------
 
 
 def _round(x: torch.Tensor, rounding: str) -> torch.Tensor:
-    """Round a temporary to integers, in place where torch has it; exact, since the distance to the floor is a float."""
+    """Round a temporary to integers, in place where torch has it; exact, since the distance to the floor is
+    a float."""
     if rounding == "RND_CONV":
         return x.round_()
     if rounding == "TRN":

@@ -1,6 +1,7 @@
 """The operators of the graph: attributes, and the exact result format of each (docs/graph.md).
 
-Every operator is a frozen dataclass; ``infer`` gives the result tensor of its operands, or raises :class:`QfxError`. Nothing here computes data:
+Every operator is a frozen dataclass; ``infer`` gives the result tensor of its operands, or raises
+:class:`QfxError`. Nothing here computes data:
 that is :mod:`qfx.graph.reference` (plain integers) and :mod:`qfx.graph.interpreter` (fast).
 """
 
@@ -80,7 +81,8 @@ class Cast(Op):
 class Weighted(Op):
     """What ``linear`` and ``conv`` share: weight and bias codes.
 
-    ``weight`` is int64 ``(out, in)`` or ``(out, in / groups, *kernel)``; ``bias`` int64 ``(out,)`` or ``None``, with ``bias_format`` ``None`` alike.
+    ``weight`` is int64 ``(out, in)`` or ``(out, in / groups, *kernel)``; ``bias`` int64 ``(out,)`` or
+    ``None``, with ``bias_format`` ``None`` alike.
     """
 
     weight: np.ndarray
@@ -114,7 +116,9 @@ class Linear(Weighted):
         (x,) = operands
         self.check_codes()
         if self.weight.ndim != 2 or x.shape != (self.weight.shape[1],):
-            raise QfxError(f"linear: weight of shape {self.weight.shape} and operand of shape {x.shape} do not match")
+            raise QfxError(
+                f"linear: weight of shape {self.weight.shape} and operand of shape {x.shape} do not match"
+            )
         return _weighted_result(self, x, (self.out_channels,), padded=False)
 
 
@@ -137,10 +141,17 @@ class Conv(Weighted):
         self.check_codes()
         rank = len(x.shape) - 1
         if self.weight.ndim != rank + 2 or rank not in (1, 2):
-            raise QfxError(f"conv: weight of shape {self.weight.shape} and operand of shape {x.shape} do not match")
-        if self.groups < 1 or x.channels != self.weight.shape[1] * self.groups or self.out_channels % self.groups:
             raise QfxError(
-                f"conv: {self.groups} groups of {self.weight.shape[1]} channels to {self.out_channels}, operand has {x.channels} channels"
+                f"conv: weight of shape {self.weight.shape} and operand of shape {x.shape} do not match"
+            )
+        if (
+            self.groups < 1
+            or x.channels != self.weight.shape[1] * self.groups
+            or self.out_channels % self.groups
+        ):
+            raise QfxError(
+                f"conv: {self.groups} groups of {self.weight.shape[1]} channels to "
+                f"{self.out_channels}, operand has {x.channels} channels"
             )
         spatial = window_shape(x.shape, self.kernel, self.stride, self.padding, self.dilation)
         padded = any(p for pair in self.padding for p in pair)
@@ -159,7 +170,10 @@ class Affine(Op):
 
     def infer(self, *operands: Tensor) -> Tensor:
         (x,) = operands
-        for name, codes, fmt in (("scale", self.scale, self.scale_format), ("offset", self.offset, self.offset_format)):
+        for name, codes, fmt in (
+            ("scale", self.scale, self.scale_format),
+            ("offset", self.offset, self.offset_format),
+        ):
             check_codes(name, codes, fmt)
             if codes.shape not in ((x.channels,), (1,)):
                 raise QfxError(f"affine: {name} has shape {codes.shape}, expected {(x.channels,)} or (1,)")
@@ -175,7 +189,9 @@ class _Binary(Op):
 
     def _same_shape(self, a: Tensor, b: Tensor) -> None:
         if a.shape != b.shape:
-            raise QfxError(f"{self.kind}: operands of shape {a.shape} and {b.shape}; both must have the same shape")
+            raise QfxError(
+                f"{self.kind}: operands of shape {a.shape} and {b.shape}; both must have the same shape"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,7 +248,9 @@ class LeakyRelu(Op):
     def infer(self, *operands: Tensor) -> Tensor:
         (x,) = operands
         if not 0 <= self.slope_frac <= 62 or abs(self.slope_code) >= 1 << 31:
-            raise QfxError(f"leaky_relu: slope {self.slope_code} * 2**-{self.slope_frac} is outside what is supported")
+            raise QfxError(
+                f"leaky_relu: slope {self.slope_code} * 2**-{self.slope_frac} is outside what is supported"
+            )
         ends = [self.map(x.low), self.map(x.high)]
         # A negative slope folds the function, with its turning point at 0.
         zero = np.where((x.low < 0) & (x.high > 0), 0, ends[0])
@@ -295,13 +313,17 @@ class AvgPool(Op):
     def infer(self, *operands: Tensor) -> Tensor:
         (x,) = operands
         if not 0 < self.scale_code < 1 << 31 or abs(self.scale_frac) > 62:
-            raise QfxError(f"avg_pool: scale {self.scale_code} * 2**-{self.scale_frac} is outside what is supported")
+            raise QfxError(
+                f"avg_pool: scale {self.scale_code} * 2**-{self.scale_frac} is outside what is supported"
+            )
         spatial = window_shape(x.shape, self.kernel, self.stride, self.padding, (1,) * len(self.kernel))
         low, high = x.low, x.high
         if any(p for pair in self.padding for p in pair):
             low, high = np.minimum(low, 0), np.maximum(high, 0)
         n = int(np.prod(self.kernel)) * self.scale_code
-        return exact_tensor((x.channels, *spatial), tuple(f + self.scale_frac for f in x.fracs), low * n, high * n)
+        return exact_tensor(
+            (x.channels, *spatial), tuple(f + self.scale_frac for f in x.fracs), low * n, high * n
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -340,19 +362,23 @@ class Transpose(Op):
     def infer(self, *operands: Tensor) -> Tensor:
         (x,) = operands
         if sorted(self.axes) != list(range(len(x.shape))):
-            raise QfxError(f"transpose: axes {self.axes} are not a permutation of the {len(x.shape)} axes of {x.shape}")
+            raise QfxError(
+                f"transpose: axes {self.axes} are not a permutation of the {len(x.shape)} axes of {x.shape}"
+            )
         return _moved(x, lambda a: a.transpose(self.axes))
 
 
 OPS: dict[str, type[Op]] = {
     op.kind: op
     for op in (
-        Input, Cast, Linear, Conv, Affine, Add, Sub, Mul, Relu, LeakyRelu, Clip, MaxPool, AvgPool, Concat, Reshape, Transpose,
+        Input, Cast, Linear, Conv, Affine, Add, Sub, Mul, Relu, LeakyRelu, Clip,
+        MaxPool, AvgPool, Concat, Reshape, Transpose,
     )
 }  # fmt: skip
 
 
-# -- integers that an implementation needs -----------------------------------------------------------------------------
+# -- integers that an implementation needs
+# -----------------------------------------------------
 
 
 def cast_shifts(x: Tensor, fmt: FixedPoint) -> tuple[int, ...]:
@@ -382,15 +408,24 @@ def affine_integers(op: Affine, x: Tensor) -> tuple[np.ndarray, np.ndarray, tupl
     offset_fracs = op.offset_format.fracs(op.offset.shape[0]) * (n // op.offset.shape[0])
     product = [p + s for p, s in zip(x.fracs, scale_fracs, strict=True)]
     fracs = tuple(max(p, o) for p, o in zip(product, offset_fracs, strict=True))
-    scale = integers(np.broadcast_to(op.scale, (n,))) << integers([f - p for f, p in zip(fracs, product, strict=True)])
-    offset = integers(np.broadcast_to(op.offset, (n,))) << integers([f - o for f, o in zip(fracs, offset_fracs, strict=True)])
+    scale = integers(np.broadcast_to(op.scale, (n,))) << integers(
+        [f - p for f, p in zip(fracs, product, strict=True)]
+    )
+    offset = integers(np.broadcast_to(op.offset, (n,))) << integers(
+        [f - o for f, o in zip(fracs, offset_fracs, strict=True)]
+    )
     return scale, offset, fracs
 
 
-def clip_integers(op: Clip, x: Tensor) -> tuple[tuple[int, ...], np.ndarray, np.ndarray | None, np.ndarray | None]:
+def clip_integers(
+    op: Clip, x: Tensor
+) -> tuple[tuple[int, ...], np.ndarray, np.ndarray | None, np.ndarray | None]:
     """Per channel: result binary points, left shift of the operand, lower and upper bound in result codes."""
     if abs(op.bound_frac) > 62 or any(b is not None and abs(b) >= 1 << 31 for b in (op.low, op.high)):
-        raise QfxError(f"clip: bounds {op.low}, {op.high} with binary point {op.bound_frac} are outside what is supported")
+        raise QfxError(
+            f"clip: bounds {op.low}, {op.high} with binary point {op.bound_frac} are outside "
+            "what is supported"
+        )
     if op.low is None and op.high is None:
         raise QfxError("clip: needs at least one bound")
     fracs = tuple(max(f, op.bound_frac) for f in x.fracs)
@@ -408,7 +443,8 @@ def weighted_integers(op: Weighted, x: Tensor) -> tuple[np.ndarray, np.ndarray |
     """``W``, the aligned bias and ``F`` of docs/graph.md: all terms of an output channel on one binary point.
 
     Returns:
-        weight: ``object`` integers of the shape of ``op.weight``; bias: ``object`` integers ``(out,)`` or ``None``; fracs: ``(out,)``.
+        weight: ``object`` integers of the shape of ``op.weight``; bias: ``object`` integers ``(out,)`` or
+            ``None``; fracs: ``(out,)``.
     """
     out = op.out_channels
     groups = op.groups if isinstance(op, Conv) else 1
@@ -434,25 +470,39 @@ def window_shape(
     """Spatial size after a sliding window."""
     rank = len(shape) - 1
     if rank not in (1, 2) or not len(kernel) == len(stride) == len(padding) == len(dilation) == rank:
-        raise QfxError(f"window of kernel {kernel}, stride {stride}, padding {padding} does not fit an operand of shape {shape}")
+        raise QfxError(
+            f"window of kernel {kernel}, stride {stride}, padding {padding} does not fit an "
+            f"operand of shape {shape}"
+        )
     if min(*kernel, *stride, *dilation, 1) < 1 or any(len(pair) != 2 or min(pair) < 0 for pair in padding):
-        raise QfxError(f"kernel {kernel}, stride {stride}, dilation {dilation} must be at least 1 and padding {padding} at least 0")
+        raise QfxError(
+            f"kernel {kernel}, stride {stride}, dilation {dilation} must be at least 1 and "
+            f"padding {padding} at least 0"
+        )
     out = tuple(
         (n + before + after - d * (k - 1) - 1) // s + 1
         for n, k, s, (before, after), d in zip(shape[1:], kernel, stride, padding, dilation, strict=True)
     )
     if min(out) < 1:
-        raise QfxError(f"a window of kernel {kernel}, dilation {dilation} does not fit into shape {shape} with padding {padding}")
+        raise QfxError(
+            f"a window of kernel {kernel}, dilation {dilation} does not fit into shape "
+            f"{shape} with padding {padding}"
+        )
     return out
 
 
 def check_codes(name: str, codes: np.ndarray, fmt: FixedPoint) -> None:
     """Refuse constants that are not codes of their format."""
     if codes.dtype != np.int64 or codes.ndim < 1 or codes.size == 0:
-        raise QfxError(f"{name}: expected a non-empty int64 array of codes, found dtype {codes.dtype}, shape {codes.shape}")
+        raise QfxError(
+            f"{name}: expected a non-empty int64 array of codes, found dtype {codes.dtype}, "
+            f"shape {codes.shape}"
+        )
     low, high = (-(1 << (fmt.width - 1)), fmt.code_max) if fmt.signed else (0, fmt.code_max)
     if int(codes.min()) < low or int(codes.max()) > high:
-        raise QfxError(f"{name}: codes {codes.min()}..{codes.max()} are outside the range {low}..{high} of {fmt}")
+        raise QfxError(
+            f"{name}: codes {codes.min()}..{codes.max()} are outside the range {low}..{high} of {fmt}"
+        )
 
 
 def _weighted_result(op: Weighted, x: Tensor, shape: Shape, padded: bool) -> Tensor:
@@ -484,7 +534,10 @@ def _moved(x: Tensor, move) -> Tensor:  # type: ignore[no-untyped-def]
     if fmt.per_channel:
         fracs = per_new_channel(np.asarray(x.fracs))
         if (fracs.min(axis=1) != fracs.max(axis=1)).any():
-            raise QfxError("reshape/transpose: the operand has a binary point per channel, and a channel of the result would have several")
+            raise QfxError(
+                "reshape/transpose: the operand has a binary point per channel, and a "
+                "channel of the result would have several"
+            )
         fmt = fmt.with_frac(one_or_many(tuple(int(f) for f in fracs[:, 0])))
     low, high = per_new_channel(x.low).min(axis=1), per_new_channel(x.high).max(axis=1)
     return Tensor(tuple(int(s) for s in shape), fmt, integers(low), integers(high))

@@ -1,6 +1,7 @@
 """Every operator of docs/graph.md in plain integers, one sample batch at a time.
 
-Written for being read next to the specification, not for speed. The interpreter uses it where floating point cannot be exact, and the
+Written for being read next to the specification, not for speed. The interpreter uses it where floating point
+cannot be exact, and the
 tests use it as the yardstick of the interpreter.
 """
 
@@ -36,7 +37,8 @@ def evaluate(node: Node, operands: Sequence[Tensor], codes: Sequence[np.ndarray]
 
     Args:
         operands: what is known of the operands.
-        codes: their codes, batch first; all ``object``, or all ``int64`` where the caller has shown that nothing overflows.
+        codes: their codes, batch first; all ``object``, or all ``int64`` where the caller has shown that
+            nothing overflows.
     """
     op, x, c = node.op, operands[0], codes[0]
     if isinstance(op, ops.Cast):
@@ -45,7 +47,7 @@ def evaluate(node: Node, operands: Sequence[Tensor], codes: Sequence[np.ndarray]
         return cast_codes(c, shift, fmt.width, fmt.signed, fmt.rounding, fmt.overflow)
     if isinstance(op, ops.Weighted):
         weight, bias, _ = ops.weighted_integers(op, x)
-        result = _linear(weight, c) if isinstance(op, ops.Linear) else _conv(op, weight, c, node.tensor.shape)
+        result = _conv(op, weight, c, node.tensor.shape) if isinstance(op, ops.Conv) else _linear(weight, c)
         return result if bias is None else result + _channels(bias, result)
     if isinstance(op, ops.Affine):
         scale, offset, _ = ops.affine_integers(op, x)
@@ -71,7 +73,9 @@ def evaluate(node: Node, operands: Sequence[Tensor], codes: Sequence[np.ndarray]
         return np.sum(_windows(op, c, node.tensor.shape, fill=0), axis=0) * op.scale_code
     if isinstance(op, ops.Concat):
         frac = max(t.format.max_frac for t in operands)
-        return np.concatenate([v << _channels(ops.to_frac(t, frac), v) for t, v in zip(operands, codes, strict=True)], axis=1)
+        return np.concatenate(
+            [v << _channels(ops.to_frac(t, frac), v) for t, v in zip(operands, codes, strict=True)], axis=1
+        )
     if isinstance(op, ops.Reshape):
         return c.reshape(len(c), *op.shape)
     if isinstance(op, ops.Transpose):
@@ -95,7 +99,9 @@ def _conv(op: ops.Conv, weight: np.ndarray, codes: np.ndarray, shape: Sequence[i
     total: np.ndarray | None = None
     for tap, patch in _taps(codes, op.kernel, op.stride, op.padding, op.dilation, shape[1:], 0):
         columns = patch.reshape(samples, groups, channels // groups, -1)
-        matrix = weight[(slice(None), slice(None), *tap)].reshape(1, groups, out // groups, channels // groups)
+        matrix = weight[(slice(None), slice(None), *tap)].reshape(
+            1, groups, out // groups, channels // groups
+        )
         term = np.matmul(matrix, columns)
         total = term if total is None else total + term
     assert total is not None
@@ -103,7 +109,8 @@ def _conv(op: ops.Conv, weight: np.ndarray, codes: np.ndarray, shape: Sequence[i
 
 
 def _windows(op: ops.MaxPool | ops.AvgPool, codes: np.ndarray, shape: Sequence[int], fill: int) -> np.ndarray:
-    """The window places stacked along a new first axis. Padding a maximum with the least possible code never changes it."""
+    """The window places stacked along a new first axis. Padding a maximum with the least possible code never
+    changes it."""
     taps = _taps(codes, op.kernel, op.stride, op.padding, (1,) * len(op.kernel), shape[1:], fill)
     return np.stack([patch for _, patch in taps])
 
@@ -113,6 +120,7 @@ def _taps(codes, kernel, stride, padding, dilation, out, fill):  # type: ignore[
     codes = np.pad(codes, ((0, 0), (0, 0), *padding), constant_values=fill)
     for tap in np.ndindex(*kernel):
         place = tuple(
-            slice(t * d, t * d + s * (n - 1) + 1, s) for t, d, s, n in zip(tap, dilation, stride, out, strict=True)
+            slice(t * d, t * d + s * (n - 1) + 1, s)
+            for t, d, s, n in zip(tap, dilation, stride, out, strict=True)
         )
         yield tap, codes[(slice(None), slice(None), *place)]

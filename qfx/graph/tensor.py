@@ -19,7 +19,8 @@ class Tensor:
     Attributes:
         shape: without the batch axis; axis 0 is the channel axis.
         format: width, signedness and binary point(s) of the codes.
-        low, high: per channel, the smallest and largest code that can occur; ``object`` arrays of Python integers, shape ``(channels,)``.
+        low, high: per channel, the smallest and largest code that can occur; ``object`` arrays of Python
+            integers, shape ``(channels,)``.
     """
 
     shape: Shape
@@ -61,7 +62,10 @@ def exact_tensor(shape: Shape, fracs: tuple[int, ...] | int, low: np.ndarray, hi
 def full_range(shape: Shape, fmt: FixedPoint) -> Tensor:
     """A tensor that can hold any code of its format."""
     if not shape or any(not isinstance(s, int) or s < 1 for s in shape) or len(shape) > 3:
-        raise QfxError(f"shape {shape}: supported are (features,), (channels, length) and (channels, height, width), all at least 1")
+        raise QfxError(
+            f"shape {shape}: supported are (features,), (channels, length) and (channels, "
+            "height, width), all at least 1"
+        )
     return Tensor(shape, fmt, integers([fmt.code_min] * shape[0]), integers([fmt.code_max] * shape[0]))
 
 
