@@ -1,0 +1,179 @@
+// Matrix times vector, folded: PE outputs by SIMD inputs per step (docs/kernels.md, qfx_matvec).
+// Pipeline: operand registers, products, one register per level of the adder tree, accumulator (= output register).
+`default_nettype none
+module qfx_matvec #(
+    parameter SIMD = 1,
+    parameter PE = 1,
+    parameter SF = 4,
+    parameter NF = 2,
+    parameter GROUPS = 1,
+    parameter A_WIDTH = 4,
+    parameter A_SIGNED = 0,
+    parameter W_WIDTH = 4,
+    parameter W_SIGNED = 1,
+    parameter ACC_WIDTH = 12,
+    parameter SHIFT = 0,
+    parameter HAS_BIAS = 0,
+    parameter WEIGHT_FILE = "weights.mem",
+    parameter BIAS_FILE = "bias.mem",
+    /* verilator lint_off UNUSEDPARAM */    // synthesis attributes
+    parameter RAM_STYLE = "auto",
+    parameter ROM_STYLE = "auto"
+    /* verilator lint_on UNUSEDPARAM */
+) (
+    input  wire                    clk,
+    input  wire                    rst,
+    input  wire [SIMD*A_WIDTH-1:0] s_axis_tdata,
+    input  wire                    s_axis_tvalid,
+    output wire                    s_axis_tready,
+    output wire [PE*ACC_WIDTH-1:0] m_axis_tdata,
+    output reg                     m_axis_tvalid,
+    input  wire                    m_axis_tready
+);
+    localparam ROM_DEPTH = GROUPS * NF * SF;
+    localparam ROM_WIDTH = PE * SIMD * W_WIDTH;
+    localparam LEVELS = $clog2(SIMD);
+    localparam PRODUCT_WIDTH = A_WIDTH + W_WIDTH;
+    localparam SUM_SIGNED = (A_SIGNED != 0 || W_SIGNED != 0) ? 1 : 0;
+    localparam SUM_WIDTH = PRODUCT_WIDTH + LEVELS;
+    localparam STAGES = 2 + LEVELS;             // registers in front of the accumulator
+
+    localparam SF_WIDTH = (SF > 1) ? $clog2(SF) : 1;
+    localparam NF_WIDTH = (NF > 1) ? $clog2(NF) : 1;
+    localparam ROM_ADDR = (ROM_DEPTH > 1) ? $clog2(ROM_DEPTH) : 1;
+    localparam SF_LAST = SF - 1;
+    localparam NF_LAST = NF - 1;
+    localparam ROM_LAST = ROM_DEPTH - 1;
+
+    // ---- steps
+    reg [SF_WIDTH-1:0] sf;
+    reg [NF_WIDTH-1:0] nf;
+    reg [ROM_ADDR-1:0] address;
+
+    wire en = !m_axis_tvalid || m_axis_tready;
+    wire takes = nf == {NF_WIDTH{1'b0}};
+    wire fire = en && (!takes || s_axis_tvalid);
+    wire last_sf = sf == SF_LAST[SF_WIDTH-1:0];
+    assign s_axis_tready = en && takes;
+
+    always @(posedge clk) begin
+        if (rst) begin
+            sf <= {SF_WIDTH{1'b0}};
+            nf <= {NF_WIDTH{1'b0}};
+            address <= {ROM_ADDR{1'b0}};
+        end else if (fire) begin
+            sf <= last_sf ? {SF_WIDTH{1'b0}} : sf + 1'b1;
+            if (last_sf) nf <= (nf == NF_LAST[NF_WIDTH-1:0]) ? {NF_WIDTH{1'b0}} : nf + 1'b1;
+            address <= (address == ROM_LAST[ROM_ADDR-1:0]) ? {ROM_ADDR{1'b0}} : address + 1'b1;
+        end
+    end
+
+    // ---- control that travels with the data: stage s belongs to register s
+    reg [STAGES:1] valid;
+    reg [STAGES:1] first;
+    reg [STAGES:1] last;
+    always @(posedge clk) begin
+        if (rst) valid <= {STAGES{1'b0}};
+        else if (en) valid <= {valid[STAGES-1:1], fire};
+    end
+    always @(posedge clk) begin
+        if (en) begin
+            first <= {first[STAGES-1:1], sf == {SF_WIDTH{1'b0}}};
+            last <= {last[STAGES-1:1], last_sf};
+        end
+    end
+
+    // ---- operands
+    reg [SIMD*A_WIDTH-1:0] a;
+    wire [ROM_WIDTH-1:0] w;
+    generate
+        if (NF == 1) begin : no_replay
+            always @(posedge clk) if (en) a <= s_axis_tdata;
+        end else if (SF == 1) begin : hold
+            always @(posedge clk) if (en && takes) a <= s_axis_tdata;
+        end else begin : replay
+            // One port, write first: a beat that is taken goes to the memory and through it. What is written while
+            // nothing valid is there is overwritten when the step fires.
+            (* ram_style = RAM_STYLE *) reg [SIMD*A_WIDTH-1:0] buffer [0:SF-1];
+            always @(posedge clk) begin
+                if (en) begin
+                    if (takes) begin
+                        buffer[sf] <= s_axis_tdata;
+                        a <= s_axis_tdata;
+                    end else begin
+                        a <= buffer[sf];
+                    end
+                end
+            end
+        end
+
+        if (ROM_DEPTH == 1) begin : constant_weights
+            reg [ROM_WIDTH-1:0] rom [0:0];
+            initial $readmemh(WEIGHT_FILE, rom);
+            assign w = rom[0];
+        end else begin : weights
+            (* rom_style = ROM_STYLE *) reg [ROM_WIDTH-1:0] rom [0:ROM_DEPTH-1];
+            initial $readmemh(WEIGHT_FILE, rom);
+            reg [ROM_WIDTH-1:0] word;
+            always @(posedge clk) if (en) word <= rom[address];
+            assign w = word;
+        end
+    endgenerate
+
+    // ---- biases, read in step with the last register in front of the accumulator
+    wire [PE*ACC_WIDTH-1:0] bias;
+    generate
+        if (HAS_BIAS == 0) begin : no_bias
+            assign bias = {PE*ACC_WIDTH{1'b0}};
+        end else begin : biases
+            localparam DEPTH = GROUPS * NF;
+            localparam ADDR = (DEPTH > 1) ? $clog2(DEPTH) : 1;
+            localparam LAST = DEPTH - 1;
+            (* rom_style = ROM_STYLE *) reg [PE*ACC_WIDTH-1:0] rom [0:DEPTH-1];
+            initial $readmemh(BIAS_FILE, rom);
+            if (DEPTH == 1) begin : constant
+                assign bias = rom[0];
+            end else begin : memory
+                reg [ADDR-1:0] index;
+                reg [PE*ACC_WIDTH-1:0] word;
+                wire next = en && valid[STAGES-1] && first[STAGES-1];
+                always @(posedge clk) begin
+                    if (rst) index <= {ADDR{1'b0}};
+                    else if (next) index <= (index == LAST[ADDR-1:0]) ? {ADDR{1'b0}} : index + 1'b1;
+                end
+                always @(posedge clk) if (next) word <= rom[index];
+                assign bias = word;
+            end
+        end
+    endgenerate
+
+    // ---- products, adder tree, accumulator
+    genvar p;
+    generate
+        for (p = 0; p < PE; p = p + 1) begin : element
+            wire [SUM_WIDTH-1:0] sum;
+            wire [ACC_WIDTH-1:0] aligned;
+            reg [ACC_WIDTH-1:0] acc;
+
+            qfx_dot #(
+                .N(SIMD), .A_WIDTH(A_WIDTH), .A_SIGNED(A_SIGNED), .W_WIDTH(W_WIDTH), .W_SIGNED(W_SIGNED)
+            ) dot (
+                .clk(clk), .en(en), .a(a), .w(w[p*SIMD*W_WIDTH +: SIMD*W_WIDTH]), .y(sum)
+            );
+            qfx_extend #(
+                .IN_WIDTH(SUM_WIDTH), .SIGNED(SUM_SIGNED), .SHIFT(SHIFT), .OUT_WIDTH(ACC_WIDTH)
+            ) align (
+                .x(sum), .y(aligned)
+            );
+            always @(posedge clk)
+                if (en && valid[STAGES]) acc <= (first[STAGES] ? bias[p*ACC_WIDTH +: ACC_WIDTH] : acc) + aligned;
+            assign m_axis_tdata[p*ACC_WIDTH +: ACC_WIDTH] = acc;
+        end
+    endgenerate
+
+    always @(posedge clk) begin
+        if (rst) m_axis_tvalid <= 1'b0;
+        else if (en) m_axis_tvalid <= valid[STAGES] && last[STAGES];
+    end
+endmodule
+`default_nettype wire
