@@ -73,10 +73,10 @@ lint: $(STAMP)  ## ruff and mypy
 	@rm -rf build/types && mkdir -p build/types/qfx
 	@ln -s "$(CURDIR)"/qfx/* build/types/qfx/
 	@for package in hls rtl sim boards; do ln -s "$(CURDIR)/$$package" build/types/qfx/; done
-	MYPYPATH=build/types $(VENV)/bin/mypy -p qfx
+	cd build/types && ../../$(VENV)/bin/mypy --config-file ../../pyproject.toml -p qfx
 
 docs: $(STAMP)  ## build the site into build/site
-	$(VENV)/bin/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 
 wheel: $(STAMP)  ## build a wheel into build/dist
 	$(PY) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir build/dist .

@@ -197,9 +197,10 @@ def _check_packages() -> Iterator[Check]:
 
     for text in importlib.metadata.requires("qfx") or ():
         requirement = Requirement(text)
-        optional = requirement.marker is not None
-        if optional and not requirement.marker.evaluate({"extra": "demo"}):
+        marker = requirement.marker
+        if marker is not None and not marker.evaluate({"extra": "demo"}):
             continue
+        optional = marker is not None and not marker.evaluate({"extra": ""})
         purpose = f"{'make demo' if optional else 'qfx'} needs {requirement.name}{requirement.specifier}"
         fix = _pip(f"'{requirement.name}{requirement.specifier}'")
         try:
