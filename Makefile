@@ -73,7 +73,7 @@ lint: $(STAMP)  ## ruff and mypy
 	@rm -rf build/types && mkdir -p build/types/qfx
 	@ln -s "$(CURDIR)"/qfx/* build/types/qfx/
 	@for package in hls rtl sim boards; do ln -s "$(CURDIR)/$$package" build/types/qfx/; done
-	cd build/types && ../../$(VENV)/bin/mypy --config-file ../../pyproject.toml -p qfx
+	cd build/types && ../../$(VENV)/bin/mypy --config-file ../../pyproject.toml --cache-dir ../.types_cache -p qfx
 
 docs: $(STAMP)  ## build the site into build/site
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
