@@ -314,7 +314,7 @@ def _checked_frac(frac: object) -> int | tuple[int, ...] | None:
     if frac is None:
         return None
     if isinstance(frac, int | np.integer) and not isinstance(frac, bool):
-        if abs(frac) > MAX_FRAC:
+        if abs(int(frac)) > MAX_FRAC:
             raise QfxError(f"FixedPoint: frac {frac} is outside -{MAX_FRAC}..{MAX_FRAC}")
         return int(frac)
     if isinstance(frac, Sequence | np.ndarray) and not isinstance(frac, str):

@@ -7,8 +7,10 @@ import hashlib
 import io
 import json
 import os
+import struct
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,17 @@ VERSION = 1
 # A file from a stranger must not fill the memory: no real graph comes near these.
 _MAX_JSON_BYTES = 64 << 20
 _MAX_ARRAY_BYTES = 4 << 30
+# What zipfile and zlib raise on damaged archives.
+_UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    OSError,
+    EOFError,
+    KeyError,
+    NotImplementedError,
+    RuntimeError,
+)
 _FORMAT_FIELDS = {"width", "frac", "signed", "rounding", "overflow"}
 
 
@@ -94,7 +107,7 @@ def load(path: str | Path) -> Graph:
         raise GraphFileError(f"{path}: no such file") from error
     except GraphFileError:
         raise
-    except (zipfile.BadZipFile, OSError, EOFError, KeyError, NotImplementedError, RuntimeError) as error:
+    except _UNREADABLE as error:
         raise GraphFileError(
             f"{path}: not a whole graph file ({error}); write it again with Graph.save()"
         ) from error
