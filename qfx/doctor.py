@@ -70,6 +70,7 @@ TOOLS = {
     )
 }
 
+
 @dataclass(frozen=True)
 class Check:
     """One thing that was looked for."""

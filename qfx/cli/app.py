@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from qfx.cli import demo, fuzz, machine, network
+from qfx.cli import check, convert, demo, fuzz, machine
 from qfx.cli.console import print_error
 from qfx.errors import QfxError
 
@@ -50,7 +50,7 @@ def options(debug: Debug = False) -> None:
     """Options of all commands."""
 
 
-for module in (machine, demo, network, fuzz):
+for module in (machine, demo, convert, check, fuzz):
     module.register(app)
 
 

@@ -5,17 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 _WIDTH = 140
 """Columns of a table that goes to a file or a pipe."""
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-
-
-Against = Annotated[str, typer.Option("--against", help="Any of torch, hls, rtl; commas between.")]
 
 
 def print_error(message: str) -> None:

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from qfx.cli.console import Against, AsJson, print_json
+from qfx.cli.console import print_json
+from qfx.cli.options import Against, AsJson, names
 
 
 def register(app: typer.Typer) -> None:
@@ -24,7 +25,7 @@ def fuzz(
     """Verify random networks; failing cases are shrunk and saved. Exit status 1 after any failure."""
     import qfx.sim.fuzz
 
-    chosen = tuple(against.split(","))
+    chosen = names(against)
     if replay is not None:
         report = qfx.sim.fuzz.replay(replay, against=chosen)
     else:

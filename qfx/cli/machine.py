@@ -8,7 +8,8 @@ import platform
 
 import typer
 
-from qfx.cli.console import AsJson, print_json, print_table
+from qfx.cli.console import print_json, print_table
+from qfx.cli.options import AsJson
 
 
 def register(app: typer.Typer) -> None:

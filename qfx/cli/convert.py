@@ -1,0 +1,83 @@
+"""Commands that show a graph or turn it into sources: summary, hls, rtl."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from qfx.cli.console import print_json, print_table
+from qfx.cli.options import AsJson, BoardOption, GraphFile, Interval, Out, default_out, generate, load
+from qfx.cli.plain import plain
+from qfx.errors import QfxError
+
+IO = ("parallel", "stream")
+
+
+def register(app: typer.Typer) -> None:
+    for command in (summary, hls, rtl):
+        app.command()(command)
+
+
+def summary(file: GraphFile, json: AsJson = False) -> None:
+    """Print the nodes of a graph: shapes, formats, ranges, weights."""
+    graph = load(file)
+    if not json:
+        print(graph.summary())
+        return
+    nodes = []
+    for node in graph.nodes:
+        tensor = node.tensor
+        nodes.append(
+            {
+                "name": node.name,
+                "op": node.op.kind,
+                "path": node.path,
+                "inputs": list(node.inputs),
+                "shape": list(tensor.shape),
+                "width": tensor.format.width,
+                "signed": tensor.format.signed,
+                "frac": list(tensor.fracs) if tensor.format.per_channel else tensor.format.frac,
+                "low": int(tensor.low.min()),
+                "high": int(tensor.high.max()),
+            }
+        )
+    print_json({"nodes": nodes, "output": graph.output})
+
+
+def hls(
+    file: GraphFile,
+    board: BoardOption = None,
+    out: Out = None,
+    io: Annotated[str, typer.Option("--io", help="parallel or stream.")] = "parallel",
+    synthesize: Annotated[bool, typer.Option("--synthesize", help="Run the vendor's HLS tool.")] = False,
+) -> None:
+    """Write the HLS C++ project of a graph (through hls4ml)."""
+    import qfx.hls
+
+    if io not in IO:
+        raise QfxError(f"--io {io}: not one of {', '.join(IO)}")
+    graph = load(file)
+    out = out or default_out(file, f"hls-{io}")
+    project = qfx.hls.convert(graph, out, board=board or "generic", io=io)
+    print(f"HLS project: {out}")
+    if synthesize:
+        print_table(("", ""), list(plain(project.synthesize()).items()))
+
+
+def rtl(
+    file: GraphFile,
+    board: BoardOption = None,
+    interval: Interval = None,
+    out: Out = None,
+    json: AsJson = False,
+) -> None:
+    """Write the Verilog of a graph."""
+    out = out or default_out(file, "rtl")
+    design = generate(load(file), out, board, interval)
+    if json:
+        facts = {"top": design.top, "latency": design.latency, "interval": design.interval}
+        print_json({**facts, "files": [str(path) for path in design.files]})
+    else:
+        print(design.summary())
+        print(f"Verilog: {out}: top module {design.top}, {len(design.files)} files")

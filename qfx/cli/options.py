@@ -1,0 +1,50 @@
+"""What commands on a graph file have in common: their options, reading the graph, writing the Verilog."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from qfx.errors import QfxError
+
+if TYPE_CHECKING:
+    from qfx.graph import Graph
+
+GraphFile = Annotated[Path, typer.Argument(metavar="FILE", help="Graph file, written by Graph.save().")]
+BoardOption = Annotated[str | None, typer.Option("--board", help="Name out of `qfx boards`, or a TOML file.")]
+Interval = Annotated[int | None, typer.Option("--interval", help="Cycles between frames to fold for.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder to write to (default: build/NAME/…).")]
+Data = Annotated[Path | None, typer.Option("--data", help="Samples, .npy (default: random ones).")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of random samples.")]
+Against = Annotated[str, typer.Option("--against", help="Any of torch, hls, rtl; commas between.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+def load(file: Path) -> Graph:
+    """The graph in a file."""
+    import qfx
+
+    return qfx.load(file)
+
+
+def default_out(file: Path, what: str) -> Path:
+    """Where results of a graph file go when the user names no folder."""
+    return Path("build") / file.stem / what
+
+
+def generate(graph: Graph, out: Path, board: str | None, interval: int | None) -> Any:
+    """The Verilog design of a graph, folded for a board (the generic one unless named) or for an interval."""
+    import qfx.rtl
+
+    if board is not None and interval is not None:
+        raise QfxError("--board and --interval: give one: either decides the folding")
+    if interval is not None:
+        return qfx.rtl.generate(graph, out, interval=interval)
+    return qfx.rtl.generate(graph, out, board=board or "generic")
+
+
+def names(text: str) -> tuple[str, ...]:
+    """The words of a list with commas."""
+    return tuple(word.strip() for word in text.split(",") if word.strip())
