@@ -1,0 +1,93 @@
+"""The C++ configuration structs of the kernels in ``kernels/*.h``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from qfx.formats.rounding import OVERFLOW, ROUNDING
+from qfx.hls.carriers import integer_width
+
+#: Where the headers are; convert copies them into the project.
+FOLDER = Path(__file__).resolve().parent / "kernels"
+
+#: Stand for hls4ml's number of the layer and its reuse factor, known only when hls4ml has made it.
+INDEX = "@INDEX@"
+REUSE = "@REUSE@"
+
+
+def headers() -> tuple[Path, ...]:
+    """All kernel headers, sorted by name."""
+    return tuple(sorted(FOLDER.glob("*.h")))
+
+
+class Struct:
+    """A configuration struct being written, member by member."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+
+    def constants(self, **values: int | bool) -> None:
+        """``static const`` members: unsigned, or bool."""
+        for name, value in values.items():
+            kind, text = ("bool", str(value).lower()) if isinstance(value, bool) else ("unsigned", str(int(value)))
+            self._lines.append(f"    static const {kind} {name} = {text};")
+
+    def typedef(self, name: str, target: str) -> None:
+        self._lines.append(f"    typedef {target} {name};")
+
+    def accumulator(self, low: int, high: int) -> None:
+        """``acc_t``, which holds ``low .. high``."""
+        self.typedef("acc_t", f"ap_int<{integer_width(low, high)}>")
+
+    def table(self, name: str, values: Sequence[int] | np.ndarray, kind: str | None = None) -> None:
+        """A member function from an index to a constant; one constant when all are equal."""
+        entries = [int(v) for v in values]
+        kind = kind or f"ap_int<{integer_width(min(entries), max(entries))}>"
+        if len(set(entries)) == 1:
+            body = [f"        return {kind}({literal(entries[0])});"]
+            index = "unsigned"
+        else:
+            body = [
+                f"        static const {kind} table[{len(entries)}] = {{{', '.join(literal(v) for v in entries)}}};",
+                "        #pragma HLS ARRAY_PARTITION variable=table complete",
+                "        return table[i];",
+            ]
+            index = "unsigned i"
+        self._lines += [f"    static {kind} {name}({index}) {{", "        #pragma HLS INLINE", *body, "    }"]
+
+    def array(self, name: str, variable: str, kind: str) -> None:
+        """A member function that reads a weight array of the layer."""
+        self._lines += [
+            f"    static {kind} {name}(unsigned i) {{",
+            "        #pragma HLS INLINE",
+            f"        return {variable}[i];",
+            "    }",
+        ]
+
+    def cast(self, shifts: Iterable[int], acc_width: int, width: int, rounding: str, overflow: str) -> None:
+        """The members of the cast: modes and, per channel, the bits to drop (positive) or append (negative)."""
+        # A shift beyond all bits of the operand, or beyond the result, gives what the nearest shift inside these bounds gives:
+        # nothing but a sign is left, or nothing but zeros in the low bits of a value that is out of range.
+        clamped = [max(min(s, acc_width + 1), -(width + 2)) for s in shifts]
+        self._lines.append(f"    static const unsigned max_left = {max(0, -min(clamped))};")
+        self._lines.append(f"    static const int rounding = qfx::{rounding};")
+        self._lines.append(f"    static const int overflow = qfx::{overflow};")
+        assert rounding in ROUNDING and overflow in OVERFLOW
+        self.table("shift", clamped, "int")
+
+    def text(self) -> str:
+        """The struct, with :data:`INDEX` and :data:`REUSE` where hls4ml's numbers go."""
+        reuse = f"    static const unsigned reuse_factor = {REUSE};"
+        return "\n".join([f"struct config{INDEX} {{", reuse, *self._lines, "};", ""])
+
+
+def literal(value: int) -> str:
+    """A C++ integer literal; 64-bit ones marked as such, the lowest without overflow on the way."""
+    if not -(1 << 63) <= value < 1 << 63:
+        raise ValueError(f"{value} does not fit 64 bits")
+    if value == -(1 << 63):
+        return f"({value + 1}LL - 1)"
+    return str(value) if abs(value) < 1 << 31 else f"{value}LL"
