@@ -397,7 +397,8 @@ class _Runner(CocotbVerilator):
 
     def _save_library(self, library: Path) -> None:
         scratch = Path(tempfile.mkdtemp(prefix=f"{library.name}.tmp-", dir=cache_dir()))
-        for path in self.build_dir.glob("verilat*.[od]"):
+        # Not verilator.o: cocotb's main program includes the header of the model.
+        for path in self.build_dir.glob("verilated*.[od]"):
             shutil.copy(path, scratch)
         try:
             scratch.rename(library)
