@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from qfx.formats.minifloat import Minifloat
     from qfx.graph import Graph
     from qfx.graph.file import load
+    from qfx.learn import Config, calibrate, freeze, prepare
+    from qfx.verification import verify
 
 # Public name -> module that defines it; an empty entry is a subpackage.
 _PUBLIC = {
@@ -24,6 +26,11 @@ _PUBLIC = {
     "Minifloat": "qfx.formats.minifloat",
     "Graph": "qfx.graph",
     "load": "qfx.graph.file",
+    "Config": "qfx.learn",
+    "prepare": "qfx.learn",
+    "calibrate": "qfx.learn",
+    "freeze": "qfx.learn",
+    "verify": "qfx.verification",
     "boards": "",
     "cost": "",
     "hls": "",
@@ -32,6 +39,7 @@ _PUBLIC = {
 }
 
 __all__ = [
+    "Config",
     "FixedPoint",
     "Graph",
     "GraphFileError",
@@ -40,11 +48,15 @@ __all__ = [
     "QfxError",
     "UnsupportedError",
     "boards",
+    "calibrate",
     "cost",
+    "freeze",
     "hls",
     "load",
+    "prepare",
     "rtl",
     "sim",
+    "verify",
 ]
 
 
