@@ -1,0 +1,70 @@
+"""The commands that convert, run and measure a graph, each on a small network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from qfx.cli import app
+from qfx.formats import FixedPoint
+from qfx.graph import Graph, GraphBuilder
+from qfx.graph.ops import Cast, Input, Linear, Relu
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def network() -> Graph:
+    rng = np.random.default_rng(0)
+    builder = GraphBuilder()
+    x = builder.add(Input((4,), FixedPoint(4, 2)))
+    first = Linear(rng.integers(-4, 4, (6, 4)), FixedPoint(3, 1), rng.integers(-8, 8, 6), FixedPoint(4, 2))
+    hidden = builder.add(Relu(), [builder.add(first, [x], "fc1")], "relu")
+    hidden = builder.add(Cast(FixedPoint(4, 1, signed=False)), [hidden], "relu")
+    second = Linear(rng.integers(-4, 4, (3, 6)), FixedPoint(3, 1), None, None)
+    return builder.build(builder.add(second, [hidden], "fc2"))
+
+
+@pytest.fixture(scope="module")
+def graph_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("graph") / "network.qfx"
+    network().save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("board", "part", "period"),
+    [("ultra96v2", "xczu3eg-sbva484-1-i", 5), ("zcu104", "xczu7ev-ffvc1156-2-e", 4)],
+)
+def test_hls_writes_a_project_for_the_board(
+    graph_file: Path, tmp_path: Path, board: str, part: str, period: int
+) -> None:
+    out = tmp_path / "project"
+    result = run("hls", graph_file, "--out", out, "--board", board)
+    assert (result.exit_code, result.stdout) == (0, f"HLS project: {out}\n")
+    settings = (out / "project.tcl").read_text(encoding="utf-8")
+    assert part in settings
+    assert f"clock_period {period}" in settings
+
+
+def test_hls_synthesis_without_the_vendor_tool(
+    graph_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    result = run("hls", graph_file, "--out", tmp_path / "project", "--synthesize")
+    assert result.exit_code == 2
+    assert "is not on PATH" in result.stderr
+
+
+def test_verify(graph_file: Path) -> None:
+    result = run("verify", graph_file, "--against", "hls", "--samples", 20, "--json")
+    report = json.loads(result.stdout)
+    assert result.exit_code == 0
+    assert (report["hls"]["samples"], report["hls"]["mismatches"]) == (20, 0)
+    result = run("verify", graph_file, "--against", "hls,vhdl")
+    assert (result.exit_code, "supported: torch, hls, rtl" in result.stderr) == (2, True)
