@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from qfx.errors import GraphFileError, MissingToolError, QfxError, UnsupportedError
 
 if TYPE_CHECKING:
-    from qfx import boards, cost, hls, rtl, sim
+    from qfx import boards, cost, hls, nn, rtl, sim
     from qfx.formats import FixedPoint
     from qfx.formats.minifloat import Minifloat
     from qfx.graph import Graph
     from qfx.graph.file import load
-    from qfx.learn import Config, calibrate, freeze, prepare
+    from qfx.learn import Config, calibrate, freeze, freeze_points, parameter_groups, prepare, quantizers
     from qfx.verification import verify
 
 # Public name -> module that defines it; an empty entry is a subpackage.
@@ -31,9 +31,13 @@ _PUBLIC = {
     "calibrate": "qfx.learn",
     "freeze": "qfx.learn",
     "verify": "qfx.verification",
+    "freeze_points": "qfx.learn",
+    "parameter_groups": "qfx.learn",
+    "quantizers": "qfx.learn",
     "boards": "",
     "cost": "",
     "hls": "",
+    "nn": "",
     "rtl": "",
     "sim": "",
 }
@@ -51,9 +55,13 @@ __all__ = [
     "calibrate",
     "cost",
     "freeze",
+    "freeze_points",
     "hls",
     "load",
+    "nn",
+    "parameter_groups",
     "prepare",
+    "quantizers",
     "rtl",
     "sim",
     "verify",

@@ -52,6 +52,8 @@ class Graph:
         self._interpreter: Any = None
         #: The torch model that this graph was frozen from, in the process that froze it; not saved.
         self.torch_model: Any = None
+        #: By node name, the submodule of ``torch_model`` whose forward result is the node's tensor.
+        self.torch_taps: dict[str, str] = {}
         if output not in self._by_name:
             raise QfxError(f"graph: output {output!r} is not a node")
 

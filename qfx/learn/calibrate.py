@@ -1,0 +1,126 @@
+"""Initial binary points from data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from qfx.errors import QfxError
+from qfx.learn.model import QuantizedModel, naming
+from qfx.nn.affine import QuantAffine
+from qfx.nn.bound import Bound
+from qfx.nn.observer import Observer, best_frac
+from qfx.nn.quantizer import Quantizer
+from qfx.nn.weighted import QuantWeighted
+
+# A progress bar appears when the work takes longer than this.
+_PATIENCE_SECONDS = 2.0
+
+
+def calibrate(q: QuantizedModel, batches: Iterable[Any], *, progress: bool = True) -> QuantizedModel:
+    """Put every binary point that is not frozen where the squared error is smallest.
+
+    Activations are observed with all casts switched off; weights and biases need no data. Call it before training; calling it again starts learning anew from the new positions.
+
+    Args:
+        q: a prepared model.
+        batches: batches of inputs, or ``(inputs, ...)`` tuples as data loaders give them. A few hundred samples do.
+        progress: show a bar when it takes more than two seconds.
+
+    Returns:
+        ``q``, calibrated in place; its training mode is as before.
+
+    Raises:
+        QfxError: no samples, a wrong shape, NaN in the data or in weights.
+    """
+    if not isinstance(q, QuantizedModel):
+        raise QfxError(f"calibrate: expected what qfx.prepare returned, found {type(q).__name__}")
+    if isinstance(batches, torch.Tensor):
+        raise QfxError("calibrate: expected batches (a data loader or a list of tensors), found one tensor; pass [tensor]")
+    for step, module in q._qfx_items():
+        module.check(step.path)
+        if isinstance(module, QuantWeighted | QuantAffine):
+            module.calibrate_weight()
+    _observe(q, batches, progress)
+    bounds: list[Bound] = []
+    for step, module in q._qfx_items():
+        operands = [bounds[i] for i in step.inputs]
+        with naming(step):
+            if isinstance(module, QuantWeighted | QuantAffine):
+                module.calibrate_bias(operands[0])
+            bounds.append(module.bound(*operands))
+    q._qfx_plan = None
+    return q
+
+
+@torch.no_grad()
+def _observe(q: QuantizedModel, batches: Iterable[Any], progress: bool) -> None:
+    watched = {step.target: m for step, m in q._qfx_items() if isinstance(m, Quantizer)}
+    # Constants are not observed, but their casts are switched off too: the data is that of the float model.
+    everything = [m for m in q.modules() if isinstance(m, Quantizer)]
+    training = q.training
+    device = next(q.parameters()).device
+    samples = 0
+    try:
+        q.eval()
+        for quantizer in everything:
+            quantizer.bypass = True
+        for quantizer in watched.values():
+            quantizer.observer = None if quantizer.frozen else Observer(quantizer.channels)
+        for batch in _shown(batches, progress):
+            x = batch[0] if isinstance(batch, list | tuple) and batch else batch
+            if not isinstance(x, torch.Tensor):
+                x = torch.as_tensor(x)
+            if x.is_floating_point() and not torch.isfinite(x).all():
+                raise QfxError(f"calibrate: batch holds NaN or infinity at sample {samples} or later; remove them from the data first")
+            q(x.to(device))
+            samples += len(x)
+        if samples == 0:
+            raise QfxError("calibrate: the calibration set is empty; give at least one batch with at least one sample")
+        for target, quantizer in watched.items():
+            if quantizer.observer is not None:
+                _place(quantizer, quantizer.observer.samples, target)
+    finally:
+        for quantizer in everything:
+            quantizer.bypass, quantizer.observer = False, None
+        q.train(training)
+
+
+def _place(quantizer: Quantizer, samples: torch.Tensor, where: str) -> None:
+    if not torch.isfinite(samples).all():
+        raise QfxError(f"calibrate: {where} holds NaN or infinity; the model does not compute finite numbers from this data")
+    fracs = [best_frac(quantizer.fmt, row) for row in samples]
+    # A channel that is always 0 follows the others.
+    known = [f for f in fracs if f is not None]
+    default = min(known) if known else quantizer.fmt.width - 1
+    chosen = [default if f is None else f for f in fracs]
+    quantizer.set(chosen[0] if quantizer.channels == 1 else chosen)
+
+
+def _shown(batches: Iterable[Any], progress: bool) -> Iterable[Any]:
+    if not progress:
+        yield from batches
+        return
+    import time
+
+    from rich.progress import Progress
+
+    total = len(batches) if hasattr(batches, "__len__") else None  # type: ignore[arg-type]
+    started = time.monotonic()
+    bar: Progress | None = None
+    try:
+        for index, batch in enumerate(batches):
+            yield batch
+            if bar is None and time.monotonic() - started > _PATIENCE_SECONDS:
+                bar = Progress(transient=True)
+                bar.start()
+                task = bar.add_task("calibrating", total=total, completed=index + 1)
+            elif bar is not None:
+                bar.update(task, advance=1)
+    finally:
+        if bar is not None:
+            bar.stop()
+
+

@@ -1,0 +1,146 @@
+"""What a prepared model is to look like: formats, and where they apply."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from fnmatch import fnmatchcase
+from types import MappingProxyType
+from typing import Any
+
+from qfx.errors import QfxError
+from qfx.formats.fixed import FixedPoint
+
+_FORMATS = ("weight", "activation", "input", "bias", "scale", "output")
+_LOCAL = ("weight", "activation", "bias", "scale", "per_channel")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Formats for :func:`qfx.prepare`. A format gives family, width, signedness and modes; ``frac=None`` means calibrated from data and
+    then learned, an explicit ``frac`` is frozen there.
+
+    Args:
+        weight: of Linear and Conv.
+        activation: of every intermediate result, cast after the fused activation function.
+        input: of the network's input; the activation format, at least 8 bits wide, when not given. Freeze it (explicit ``frac``) for speed:
+            a learned one makes training compute the gradient of the input.
+        bias: of biases and of the offsets of ``affine``; 16 bits when not given.
+        scale: of the multipliers of a kept BatchNorm and of arithmetic with constants; 8 bits when not given.
+        output: of the network's result. When not given it is the activation format, widened to at least 8 bits if that one has no explicit
+            ``frac``. ``"exact"``: no cast, the last operator's accumulator is the result.
+        overrides: ``{glob on module path: {key: value}}`` with the keys ``weight``, ``activation``, ``bias``, ``scale``
+            and ``per_channel``. ``activation`` applies to the cast behind the module (or behind the activation function fused to it). A later entry wins. Formats given here are used
+            as they stand, signedness included.
+        per_channel: one binary point per output channel for weights and biases of Linear and Conv.
+        batch_norm: ``"fold"`` (into the Linear or Conv before it, with the running statistics) or ``"keep"`` (fixed-point multiply and add).
+            A BatchNorm that has nothing to fold into is kept.
+        unsigned: make the activation format unsigned where the result cannot be negative (after ReLU, ReLU6, ...): one bit more of resolution. Formats from
+            ``overrides``, and formats with ``WRAP_SM`` (signed only), stay as they are.
+
+    Raises:
+        QfxError: a value of the wrong kind, an unknown key.
+    """
+
+    weight: FixedPoint = FixedPoint(8)
+    activation: FixedPoint = FixedPoint(8)
+    input: FixedPoint | None = None
+    bias: FixedPoint | None = None
+    scale: FixedPoint | None = None
+    output: FixedPoint | str | None = None
+    overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    per_channel: bool = False
+    batch_norm: str = "fold"
+    unsigned: bool = True
+
+    def __post_init__(self) -> None:
+        for name in _FORMATS:
+            value = getattr(self, name)
+            if value is None and name not in ("weight", "activation"):
+                continue
+            if name == "output" and value == "exact":
+                continue
+            _check_format(f"Config: {name}", value)
+        if self.batch_norm not in ("fold", "keep"):
+            raise QfxError(f'Config: batch_norm must be "fold" or "keep", found {self.batch_norm!r}')
+        if not isinstance(self.overrides, Mapping):
+            raise QfxError(f"Config: overrides must be a dictionary of module globs, found {self.overrides!r}")
+        for glob, entries in self.overrides.items():
+            if not isinstance(glob, str) or not isinstance(entries, Mapping):
+                raise QfxError(f"Config: overrides[{glob!r}] must be a dictionary like {{'weight': FixedPoint(4)}}, found {entries!r}")
+            for key, value in entries.items():
+                if key not in _LOCAL:
+                    raise QfxError(f"Config: overrides[{glob!r}] has the unknown key {key!r}; known are {', '.join(_LOCAL)}")
+                if key == "per_channel":
+                    if not isinstance(value, bool):
+                        raise QfxError(f"Config: overrides[{glob!r}]['per_channel'] must be True or False, found {value!r}")
+                else:
+                    _check_format(f"Config: overrides[{glob!r}][{key!r}]", value)
+        # Frozen means frozen: a later change of the caller's dictionary must not reach in here.
+        copied = {glob: MappingProxyType(dict(entries)) for glob, entries in self.overrides.items()}
+        object.__setattr__(self, "overrides", MappingProxyType(copied))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        plain = {f.name: getattr(self, f.name) for f in fields(self)}
+        plain["overrides"] = {glob: dict(entries) for glob, entries in self.overrides.items()}
+        return _rebuild, (plain,)
+
+    @property
+    def input_format(self) -> FixedPoint:
+        """The format of the network's input."""
+        return self.input if self.input is not None else _at_least(self.activation, 8)
+
+    @property
+    def output_format(self) -> FixedPoint | None:
+        """The format of the network's result; ``None`` for the exact accumulator."""
+        if isinstance(self.output, str):
+            return None
+        return self.output if self.output is not None else _at_least(self.activation, 8)
+
+    @property
+    def bias_format(self) -> FixedPoint:
+        """The format of biases and offsets."""
+        return self.bias if self.bias is not None else FixedPoint(16)
+
+    @property
+    def scale_format(self) -> FixedPoint:
+        """The format of multipliers."""
+        return self.scale if self.scale is not None else FixedPoint(8)
+
+    def override(self, key: str, paths: Sequence[str]) -> Any:
+        """The last override of ``key`` whose glob matches one of the paths, or ``None``."""
+        found = None
+        for glob, entries in self.overrides.items():
+            if key in entries and any(matches(glob, path) for path in paths):
+                found = entries[key]
+        return found
+
+    def check_globs(self, paths: Sequence[str]) -> None:
+        """Refuse globs that match none of a model's modules: they are misspelled.
+
+        Raises:
+            QfxError: lists them all.
+        """
+        idle = [glob for glob in self.overrides if not any(matches(glob, path) for path in paths)]
+        if idle:
+            raise QfxError(
+                f"Config: overrides {', '.join(map(repr, idle))} match no module. The modules are: {', '.join(map(repr, paths))}"
+            )
+
+
+def matches(glob: str, path: str) -> bool:
+    """Whether a glob names a module path, literally or by its wildcards."""
+    return glob == path or fnmatchcase(path, glob)
+
+
+def _rebuild(plain: dict[str, Any]) -> Config:
+    return Config(**plain)
+
+
+def _check_format(where: str, value: Any) -> None:
+    if not isinstance(value, FixedPoint):
+        raise QfxError(f"{where} must be a qfx.FixedPoint, found {value!r}")
+
+
+def _at_least(fmt: FixedPoint, width: int) -> FixedPoint:
+    return fmt if fmt.frac is not None or fmt.width >= width else replace(fmt, width=width)

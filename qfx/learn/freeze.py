@@ -1,0 +1,37 @@
+"""From a prepared model to the frozen integer graph."""
+
+from __future__ import annotations
+
+from qfx.errors import QfxError
+from qfx.graph.graph import Graph, GraphBuilder
+from qfx.learn.model import QuantizedModel, naming
+
+
+def freeze(q: QuantizedModel) -> Graph:
+    """The integer graph that ``q.eval()`` computes, bit for bit.
+
+    Args:
+        q: a prepared model whose binary points are calibrated or given. It is switched to ``eval()`` and not changed otherwise.
+
+    Returns:
+        the graph; ``torch_model`` is ``q`` itself, and ``torch_taps`` maps the name of every node to the name of the submodule of
+        ``q`` that computes it (use a forward hook to see its value). Both live in memory only.
+
+    Raises:
+        QfxError: NaN in weights, binary points that are not calibrated, accumulators beyond 62 bits; the message names the module.
+    """
+    if not isinstance(q, QuantizedModel):
+        raise QfxError(f"freeze: expected what qfx.prepare returned, found {type(q).__name__}")
+    q.eval()
+    builder = GraphBuilder()
+    names: list[str] = []
+    taps: dict[str, str] = {}
+    for step, module in q._qfx_items():
+        module.check(step.path)
+        with naming(step):
+            names.append(module.emit(builder, tuple(names[i] for i in step.inputs), step.path))
+        taps[names[-1]] = step.target
+    graph = builder.build(names[-1])
+    graph.torch_model = q
+    graph.torch_taps = {node.name: taps[node.name] for node in graph.nodes}
+    return graph

@@ -1,0 +1,287 @@
+"""``qfx.prepare``: from traced operations to a prepared model."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.fx
+from torch import nn
+
+from qfx.errors import QfxError, UnsupportedError
+from qfx.formats.fixed import FixedPoint
+from qfx.learn.config import Config
+from qfx.learn.fold import fold_batch_norms
+from qfx.learn.model import QuantizedModel, Step
+from qfx.learn.operations import Operation, read
+from qfx.learn.trace import Traced, trace
+from qfx.nn.affine import QuantAffine, QuantBatchNorm
+from qfx.nn.elementwise import QuantBinary, QuantClip, QuantConcat, QuantLeakyReLU, QuantReLU
+from qfx.nn.module import QuantModule
+from qfx.nn.pool import QuantAvgPool, QuantMaxPool
+from qfx.nn.quantizer import InputQuantizer, Quantizer
+from qfx.nn.shape import QuantReshape, QuantTranspose
+from qfx.nn.weighted import QuantConv, QuantLinear
+
+_ACTIVATIONS = ("relu", "leaky_relu", "clip")
+_TRANSPARENT = ("relu", "max_pool", "reshape", "transpose")
+#: Operators that torch does not round: their result is a power of two times an integer of modest size.
+_MOVES = ("max_pool", "reshape", "transpose")
+
+
+def prepare(model: nn.Module, example_input: torch.Tensor, config: Config | None = None) -> QuantizedModel:
+    """A trainable copy of a model in which every operator is quantized.
+
+    Args:
+        model: an ordinary module with one input and one result, traceable by torch.fx. It is not changed.
+        example_input: a batch, shape ``(samples, ...)``; only the shape matters.
+        config: formats; ``Config()`` (8 bits everywhere, learned) when not given.
+
+    Returns:
+        the prepared model, in the training mode of ``model``. Its weights are copies under the same module paths.
+
+    Raises:
+        UnsupportedError: operators that cannot be quantized; lists all of them with module path and source line.
+        QfxError: the example input does not fit, or the config does not fit the model.
+    """
+    config = Config() if config is None else config
+    if not isinstance(config, Config):
+        raise QfxError(f"prepare: config must be a qfx.Config, found {type(config).__name__}")
+    if not isinstance(model, nn.Module):
+        raise QfxError(f"prepare: model must be a torch.nn.Module, found {type(model).__name__}")
+    if isinstance(model, QuantizedModel):
+        raise QfxError("prepare: this model is prepared already; prepare the float model again with another config")
+    training = model.training
+    copied = copy.deepcopy(model).eval()
+    if type(copied).__module__.startswith("torch.nn.modules") and not list(copied.children()):
+        # torch.fx would look into a single layer; a container keeps it a layer.
+        copied = nn.Sequential()
+        copied.add_module(type(model).__name__.lower(), copy.deepcopy(model).eval())
+    traced = trace(copied, example_input)
+    operations, aliases = read(traced)
+    builder = _Builder(traced, operations, aliases, config)
+    config.check_globs(builder.paths)
+    return builder.build().train(training)
+
+
+@dataclass
+class _Value:
+    """A tensor under construction."""
+
+    step: int
+    raw: bool
+    nonnegative: bool
+    paths: tuple[str, ...]
+
+
+class _Builder:
+    def __init__(
+        self, traced: Traced, operations: list[Operation], aliases: dict[torch.fx.Node, torch.fx.Node], config: Config
+    ) -> None:
+        self.config = config
+        self.traced = traced
+        for operation in operations:
+            operation.operands = [_resolved(n, aliases) for n in operation.operands]
+        output = _resolved(traced.output, aliases)
+        self.operations, self.output = _live(operations, output)
+        if config.batch_norm == "fold":
+            self.operations, self.output = fold_batch_norms(self.operations, self.output)
+        self.users: Counter[torch.fx.Node] = Counter(n for o in self.operations for n in o.operands)
+        self.model = QuantizedModel()
+        self.steps: list[Step] = []
+        self.values: dict[torch.fx.Node, _Value] = {}
+        self._shared: dict[tuple[int, ...], QuantModule] = {}
+
+    @property
+    def paths(self) -> list[str]:
+        """Every module path that an override may name."""
+        return list(dict.fromkeys(p for o in self.operations for p in (o.path, *o.extra)))
+
+    def build(self) -> QuantizedModel:
+        shape = self.traced.sizes[self.traced.inputs]
+        fmt = self.config.input_format
+        if not 1 <= len(shape) <= 3:
+            raise UnsupportedError(f"prepare: the input has shape {shape} without the batch; 1 to 3 axes are supported")
+        if isinstance(fmt.frac, tuple) and len(fmt.frac) != shape[0]:
+            raise QfxError(f"Config: input has {len(fmt.frac)} binary points for {shape[0]} channels")
+        step = self._append(InputQuantizer(fmt, shape), "input", (), "input")
+        self.values[self.traced.inputs] = _Value(step, False, not fmt.signed, ("input",))
+        for operation in self.operations:
+            self._add(operation)
+        last = self.values[self.output]
+        if self.config.output is not None and self.config.output_format is not None and not last.raw and self.operations:
+            self._cast(self.output, last, self.config.output_format, literal=True)
+        elif not self.operations:
+            raise UnsupportedError("prepare: the model computes nothing")
+        self.model._qfx_steps = tuple(self.steps)
+        device = next((p.device for p in self.traced.model.parameters()), torch.device("cpu"))
+        for step_, module in self.model._qfx_items():
+            if isinstance(module, QuantLinear | QuantConv | QuantAffine):
+                module.check(step_.path)
+                module.calibrate_weight()
+        return self.model.to(device)
+
+    # -- one operation -------------------------------------------------------------------------------------------------
+
+    def _add(self, o: Operation) -> None:
+        assert o.node is not None
+        operands = [self.values[n] for n in o.operands]
+        shape = o.attributes.pop("shape", None) if o.kind == "avg_pool" else None
+        module = self._module(o)
+        step = self._append(module, o.path, tuple(v.step for v in operands), o.path)
+        raw = module.grows or (o.kind in _TRANSPARENT and operands[0].raw)
+        paths = (*(operands[0].paths if operands[0].raw else ()), o.path, *o.extra)
+        value = _Value(step, raw, _nonnegative(o, operands), paths)
+        if shape is not None and shape != self._shape(o):
+            value = replace(value, step=self._append(QuantReshape(shape), f"{o.path}.squeeze", (step,), o.path))
+        self.values[o.node] = value
+        if not raw:
+            return
+        if o.node is self.output and not self.users[o.node]:
+            if self.config.output_format is not None:
+                self._cast(o.node, value, self.config.output_format, self.config.output is not None)
+        elif not self._absorbed(o):
+            self._cast(o.node, value, self.config.activation, literal=False)
+
+    def _shape(self, o: Operation) -> tuple[int, ...]:
+        size = self.traced.sizes[o.operands[0]]
+        return (size[0], *(n // k for n, k in zip(size[1:], o.attributes["kernel"], strict=True)))
+
+    def _absorbed(self, o: Operation) -> bool:
+        """Whether the only user of a result computes on the uncast value, so that the cast moves behind it."""
+        if self.users[o.node] != 1 or o.node is self.output:
+            return False
+        (user,) = (u for u in self.operations if o.node in u.operands)
+        if user.kind in _ACTIVATIONS:
+            return True
+        if user.kind == "norm":
+            return o.kind in ("linear", "conv")
+        return user.kind in _MOVES and self._absorbed(user)
+
+    def _cast(self, node: torch.fx.Node, value: _Value, fmt: FixedPoint, literal: bool) -> None:
+        override = self.config.override("activation", value.paths)
+        if override is not None:
+            fmt, literal = override, True
+        if not literal and value.nonnegative and self.config.unsigned and fmt.overflow != "WRAP_SM":
+            fmt = replace(fmt, signed=False)
+        channels = self.traced.sizes[node][0]
+        if isinstance(fmt.frac, tuple) and len(fmt.frac) != channels:
+            raise QfxError(f"{value.paths[-1]}: the activation format has {len(fmt.frac)} binary points for {channels} channels")
+        target = self.steps[value.step].target
+        path = self.steps[value.step].path
+        step = self._append(Quantizer(fmt, axis=1), f"{target}.output", (value.step,), path)
+        self.values[node] = _Value(step, False, value.nonnegative or not fmt.signed, (path,))
+
+    def _append(self, module: QuantModule, path: str, inputs: tuple[int, ...], original: str) -> int:
+        self.steps.append(Step(place(self.model, path, module), inputs, original))
+        return len(self.steps) - 1
+
+    # -- modules -------------------------------------------------------------------------------------------------------
+
+    def _format(self, key: str, o: Operation, default: FixedPoint) -> FixedPoint:
+        found = self.config.override(key, (o.path, *o.extra))
+        return default if found is None else found
+
+    def _module(self, o: Operation) -> QuantModule:
+        c, a = self.config, o.attributes
+        try:
+            if o.kind in ("linear", "conv"):
+                return self._weighted(o)
+            scale = self._format("weight" if o.kind == "norm" else "scale", o, self._format("scale", o, c.scale_format))
+            offset = self._format("bias", o, c.bias_format)
+            if o.kind == "norm":
+                return self._once(o, QuantBatchNorm(a["module"], scale, offset), a["module"].running_mean)
+            if o.kind == "affine":
+                if not isinstance(a["scale"], nn.Parameter) and bool((a["scale"].abs() == 1).all()):
+                    scale = FixedPoint(2, 0)  # plus or minus one, exactly
+                if not isinstance(a["offset"], nn.Parameter) and bool((a["offset"] == 0).all()):
+                    offset = FixedPoint(1, 0)
+                return QuantAffine(a["scale"], a["offset"], scale, offset)
+            if o.kind == "avg_pool":
+                bits = self._format("activation", o, c.activation).width + 4
+                return QuantAvgPool(a["kernel"], a["stride"], a["padding"], bits, a.get("mean", True))
+            if o.kind in ("add", "sub", "mul"):
+                return QuantBinary(o.kind)
+            kinds: dict[str, type[QuantModule]] = {
+                "relu": QuantReLU, "leaky_relu": QuantLeakyReLU, "clip": QuantClip, "max_pool": QuantMaxPool, "concat": QuantConcat,
+                "reshape": QuantReshape, "transpose": QuantTranspose,
+            }  # fmt: skip
+            return kinds[o.kind](**a)
+        except QfxError as error:
+            raise QfxError(f"{o.path}: {error}") from error
+
+    def _weighted(self, o: Operation) -> QuantModule:
+        c, a = self.config, dict(o.attributes)
+        per_channel = c.override("per_channel", (o.path, *o.extra))
+        per_channel = c.per_channel if per_channel is None else per_channel
+        arguments = (
+            a.pop("weight"), a.pop("bias"),
+            self._format("weight", o, c.weight), self._format("bias", o, c.bias_format), per_channel,
+        )  # fmt: skip
+        make: Any = QuantLinear if o.kind == "linear" else QuantConv
+        return self._once(o, make(*arguments, **a), arguments[0])
+
+    def _once(self, o: Operation, module: QuantModule, key: torch.Tensor) -> QuantModule:
+        """A module that is called twice shares its parameters and quantizers; the calls stay apart for messages and hooks."""
+        first = self._shared.setdefault((id(key), id(o.attributes.get("bias"))), module)
+        if first is not module:
+            for name, child in first.named_children():
+                if name.endswith("_quantizer"):
+                    setattr(module, name, child)
+        return module
+
+
+def place(root: nn.Module, path: str, module: nn.Module) -> str:
+    """Register a module under a dotted path, with containers on the way; returns the path, changed where the name was taken."""
+    *owners, name = path.split(".")
+    taken: list[str] = []
+    for owner in owners:
+        if owner not in root._modules:
+            owner = _free(root, owner)
+            root.add_module(owner, nn.Module())
+        taken.append(owner)
+        root = root._modules[owner]  # type: ignore[assignment]
+    name = _free(root, name)
+    root.add_module(name, module)
+    return ".".join([*taken, name])
+
+
+def _free(owner: nn.Module, name: str) -> str:
+    free, count = name, 0
+    while hasattr(owner, free):
+        count += 1
+        free = f"{name}_{count}"
+    return free
+
+
+def _resolved(node: torch.fx.Node, aliases: dict[torch.fx.Node, torch.fx.Node]) -> torch.fx.Node:
+    while node in aliases:
+        node = aliases[node]
+    return node
+
+
+def _live(operations: list[Operation], output: torch.fx.Node) -> tuple[list[Operation], torch.fx.Node]:
+    """Only the operations that the output depends on."""
+    needed = {output}
+    live = []
+    for operation in reversed(operations):
+        if operation.node in needed:
+            needed.update(operation.operands)
+            live.append(operation)
+    return live[::-1], output
+
+
+def _nonnegative(o: Operation, operands: list[_Value]) -> bool:
+    """Whether a result cannot be negative."""
+    every = all(v.nonnegative for v in operands)
+    if o.kind == "relu":
+        return True
+    if o.kind == "clip":
+        high = o.attributes["high"]
+        return (o.attributes["low"] is not None and o.attributes["low"] >= 0) or (every and (high is None or high >= 0))
+    if o.kind == "mul":
+        return every or o.operands[0] is o.operands[1]
+    return every and o.kind in ("add", "max_pool", "avg_pool", "concat", "reshape", "transpose", "leaky_relu")

@@ -1,0 +1,69 @@
+"""How large the integers of a computation can become, and the float dtype that holds them exactly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from qfx.errors import QfxError
+from qfx.exact import FLOAT32_BOUND, FLOAT64_BOUND
+from qfx.formats.fixed import FixedPoint
+
+# Bounds are computed in float64; this covers the rounding of the longest sums.
+_MARGIN = 1.0 + 1e-6
+# Values are codes times a power of two: both ends must stay clear of subnormals and infinities.
+_LARGEST_EXPONENT = {torch.float32: 120, torch.float64: 1000}
+
+
+@dataclass(frozen=True, eq=False)
+class Bound:
+    """What is known of a tensor on a grid.
+
+    Attributes:
+        shape: without the batch axis.
+        fracs: int64 ``(channels,)``, the binary point of every channel.
+        magnitude: float64 ``(channels,)``, an upper bound of the absolute value of every code and of every partial sum that leads to it.
+    """
+
+    shape: tuple[int, ...]
+    fracs: np.ndarray
+    magnitude: np.ndarray
+
+    @staticmethod
+    def of_format(shape: tuple[int, ...], fmt: FixedPoint) -> Bound:
+        """A tensor that can hold any code of a format."""
+        fracs = np.asarray(fmt.fracs(shape[0]), dtype=np.int64)
+        return Bound(shape, fracs, np.full(shape[0], float(max(-fmt.code_min, fmt.code_max))))
+
+    def scaled(self, fracs: np.ndarray) -> np.ndarray:
+        """The magnitudes as codes with other, larger binary points."""
+        return np.ldexp(self.magnitude, (fracs - self.fracs).astype(np.int64))
+
+    def moved(self, move) -> Bound:  # type: ignore[no-untyped-def]
+        """The bound after elements changed place; ``move`` does it to an array of this shape."""
+        place = (-1, *(1,) * (len(self.shape) - 1))
+        fracs = move(np.broadcast_to(self.fracs.reshape(place), self.shape))
+        magnitude = move(np.broadcast_to(self.magnitude.reshape(place), self.shape))
+        rows = fracs.shape[0]
+        return Bound(fracs.shape, fracs.reshape(rows, -1).max(axis=1), magnitude.reshape(rows, -1).max(axis=1))
+
+
+def exact_dtype(where: str, *bounds: Bound) -> torch.dtype:
+    """float32 or float64, whichever is the first in which all of these tensors are exact.
+
+    Raises:
+        QfxError: neither is.
+    """
+    largest = max(float(b.magnitude.max()) for b in bounds) * _MARGIN
+    small = max(int(b.fracs.max()) for b in bounds)
+    tops = [np.log2(np.maximum(b.magnitude, 1.0)) - b.fracs for b in bounds]
+    large = max(float(t.max()) for t in tops)
+    for dtype, limit in ((torch.float32, FLOAT32_BOUND), (torch.float64, FLOAT64_BOUND)):
+        if largest < limit and max(small, large) <= _LARGEST_EXPONENT[dtype]:
+            return dtype
+    raise QfxError(
+        f"{where}: sums can reach {largest:.3g} steps of 2**-{small}, which float64 does not hold exactly (2**53 at most), so that torch cannot "
+        f"compute this network bit for bit. Use narrower formats here, or run the frozen graph: qfx.freeze(q).run(x)"
+    )

@@ -1,0 +1,121 @@
+"""Fake quantization: a cast computed on real numbers, with the gradient that lets a binary point be learned (docs/learning.md)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from qfx.formats.fixed import FixedPoint
+from qfx.formats.rounding import overflow_codes
+
+LN2 = math.log(2.0)
+
+
+def round_(x: torch.Tensor, rounding: str) -> torch.Tensor:
+    """Round to integers in place, exactly, in the dtype of ``x``.
+
+    ``x + 0.5`` is not exact next to 0.5 and above the mantissa, and neither is the distance to the floor of small negative numbers. The distance to
+    the nearest integer always is, and it tells ties: +0.5 where the tie went down, -0.5 where it went up.
+    """
+    if rounding == "RND_CONV":
+        return x.round_()
+    if rounding == "TRN":
+        return x.floor_()
+    if rounding == "TRN_ZERO":
+        return x.trunc_()
+    nearest = x.round()
+    rest = x - nearest
+    if rounding == "RND":
+        return nearest.add_(rest == 0.5)
+    if rounding == "RND_MIN_INF":
+        return nearest.sub_(rest == -0.5)
+    if rounding == "RND_ZERO":
+        return nearest.add_((rest == 0.5) & (x < 0)).sub_((rest == -0.5) & (x > 0))
+    assert rounding == "RND_INF"
+    return nearest.add_((rest == 0.5) & (x > 0)).sub_((rest == -0.5) & (x < 0))
+
+
+def overflow_(rounded: torch.Tensor, scaled: torch.Tensor | None, fmt: FixedPoint) -> torch.Tensor:
+    """Bring rounded codes into the range of a format, in place where that is possible.
+
+    ``scaled`` holds the codes before rounding; only ``WRAP_SM`` needs it. Exact while the codes of the format fit the mantissa.
+    """
+    if fmt.overflow in ("SAT", "SAT_SYM"):
+        return rounded.clamp_(fmt.code_min, fmt.code_max)
+    outside = (rounded < fmt.code_min) | (rounded > fmt.code_max)
+    if fmt.overflow == "SAT_ZERO":
+        return rounded.masked_fill_(outside, 0.0)
+    # A remainder by a power of two is exact at any size, and keeps the bits that wrapping looks at. Infinities become 0.
+    modulus = 2.0 ** (fmt.width + 1)
+    low = _low_bits(rounded, modulus)
+    floor = low if scaled is None else _low_bits(scaled.floor(), modulus)
+    wrapped = overflow_codes(low, floor, fmt.width, fmt.signed, fmt.overflow, outside)
+    return torch.where(outside, wrapped.to(rounded.dtype), rounded)
+
+
+def _low_bits(codes: torch.Tensor, modulus: float) -> torch.Tensor:
+    return torch.fmod(codes, modulus).nan_to_num_(0.0).to(torch.int64)
+
+
+def cast(x: torch.Tensor, scale: float | torch.Tensor, fmt: FixedPoint) -> torch.Tensor:
+    """The values of ``fmt`` that ``x`` is cast to, in the dtype of ``x``; no gradient.
+
+    Args:
+        x: real numbers.
+        scale: ``2**frac``, a number or a tensor that broadcasts against ``x``; overrides the binary point of ``fmt``.
+    """
+    codes = x * scale
+    scaled = codes.clone() if fmt.overflow == "WRAP_SM" else None
+    codes = overflow_(round_(codes, fmt.rounding), scaled, fmt)
+    return codes.div_(scale) if isinstance(scale, torch.Tensor) else codes.mul_(1.0 / scale)
+
+
+class FakeQuantize(torch.autograd.Function):
+    """Cast in the forward pass, straight through in the backward pass.
+
+    ``point`` enters the forward pass only as ``scale`` (a power of two computed from it); its gradient is that of docs/learning.md times
+    ``gain``, a number or a tensor of the shape of ``point``.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        point: torch.Tensor,
+        scale: float | torch.Tensor,
+        fmt: FixedPoint,
+        gain: float | torch.Tensor,
+    ) -> torch.Tensor:
+        y = cast(x, scale, fmt)
+        ctx.scale, ctx.fmt, ctx.gain, ctx.shape = scale, fmt, gain, point.shape
+        ctx.save_for_backward(x, y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (grad,) = grads
+        x, y = ctx.saved_tensors
+        step = 1.0 / ctx.scale
+        low, high = (ctx.fmt.code_min - 0.5) * step, (ctx.fmt.code_max + 0.5) * step
+        if isinstance(ctx.scale, torch.Tensor):
+            grad_x = torch.where((x > low) & (x < high), grad, 0.0)
+        else:
+            grad_x = torch.ops.aten.hardtanh_backward(grad, x, low, high)
+        grad_point = None
+        if ctx.needs_input_grad[1]:
+            # dy/dfrac is ln2 * (x - y) inside the range and -ln2 * y outside, where grad_x is 0.
+            if ctx.shape.numel() == 1:
+                total = _dot(grad_x, x) - _dot(grad, y)
+            else:
+                axes = [axis for axis, size in enumerate(ctx.scale.shape) if size == 1]
+                total = torch.sum(grad_x * x - grad * y, dim=axes)
+            grad_point = (total * (LN2 * ctx.gain)).reshape(ctx.shape)
+        return (grad_x if ctx.needs_input_grad[0] else None), grad_point, None, None, None
+
+
+def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    if a.is_contiguous() and b.is_contiguous():
+        return torch.dot(a.view(-1), b.view(-1))
+    return torch.sum(a * b)

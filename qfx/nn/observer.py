@@ -1,0 +1,82 @@
+"""Choosing a binary point from data: the one with the smallest squared error."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from qfx.formats.fixed import FixedPoint
+from qfx.nn.functional import cast
+
+#: Numbers that an observer keeps; beyond that a random sample of what it saw.
+SAMPLES = 1 << 16
+
+
+class Observer:
+    """Keeps a random sample of the numbers that pass by, and the extremes of every batch.
+
+    Args:
+        channels: 1, or the number of channels that get a binary point each.
+    """
+
+    def __init__(self, channels: int) -> None:
+        self._channels = channels
+        self._chunks: list[torch.Tensor] = []
+        self._keep = 1.0
+        # Its own generator: calibration neither depends on nor disturbs the global random state.
+        self._random = torch.Generator().manual_seed(0)
+
+    def see(self, x: torch.Tensor, axis: int) -> None:
+        """Take a tensor into account."""
+        rows = x.reshape(1, -1) if self._channels == 1 else x.movedim(axis, 0).reshape(self._channels, -1)
+        rows = rows.cpu().double()
+        if rows.shape[1] == 0:
+            return
+        extremes = torch.stack([rows.amin(dim=1), rows.amax(dim=1)], dim=1)
+        budget = max(64, SAMPLES // self._channels)
+        self._chunks.append(torch.cat([extremes, self._draw(rows, min(budget, math.ceil(rows.shape[1] * self._keep)))], dim=1))
+        total = sum(c.shape[1] for c in self._chunks)
+        if total > 2 * budget:
+            self._chunks = [self._draw(c, max(2, c.shape[1] // 2), head=2) for c in self._chunks]
+            self._keep /= 2
+
+    @property
+    def samples(self) -> torch.Tensor:
+        """What was kept: float64, shape ``(channels, n)``; ``n`` is 0 when nothing was seen."""
+        return torch.cat(self._chunks, dim=1) if self._chunks else torch.zeros(self._channels, 0, dtype=torch.float64)
+
+    def _draw(self, rows: torch.Tensor, count: int, head: int = 0) -> torch.Tensor:
+        if count >= rows.shape[1]:
+            return rows
+        picked = torch.randperm(rows.shape[1] - head, generator=self._random)[: count - head] + head
+        return torch.cat([rows[:, :head], rows[:, picked]], dim=1)
+
+
+def best_frac(fmt: FixedPoint, samples: torch.Tensor, limit: int | None = None) -> int | None:
+    """The binary point with the smallest squared error over ``samples`` under the modes of ``fmt``; of equals the smallest.
+
+    The search starts where the largest number still fits and goes on to positions that clip: a few outliers may be worth less than one more bit for all others.
+
+    Args:
+        samples: float64, one dimension.
+        limit: largest binary point allowed.
+
+    Returns:
+        ``None`` when all samples are 0 (every position is as good as any other) or there are none.
+    """
+    samples = samples[torch.isfinite(samples)]
+    if samples.numel() == 0:
+        return None
+    largest = float(samples.abs().max())
+    if largest == 0.0:
+        return None
+    fits = math.floor(math.log2(max(fmt.code_max, 1)) - math.log2(largest))
+    first, last = fits - 2, fits + min(fmt.width, 10) + 1
+    if limit is not None:
+        first, last = min(first, limit), min(last, limit)
+    errors = {}
+    for frac in range(max(first, -200), min(last, 200) + 1):
+        error = samples - cast(samples, 2.0**frac, fmt)
+        errors[frac] = float(torch.dot(error, error))
+    return min(errors, key=lambda frac: (errors[frac], frac)) if errors else None

@@ -1,0 +1,192 @@
+"""Linear and convolution layers with quantized weight and bias."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from qfx.errors import QfxError
+from qfx.formats.fixed import FixedPoint
+from qfx.graph import ops
+from qfx.graph.graph import GraphBuilder
+from qfx.nn.bound import Bound
+from qfx.nn.module import Exact, QuantModule, to
+from qfx.nn.observer import best_frac
+from qfx.nn.quantizer import Quantizer
+
+
+class QuantWeighted(QuantModule):
+    """What linear and convolution share: a weight and a bias, each with its quantizer.
+
+    Args:
+        weight: ``(out, in)`` or ``(out, in / groups, *kernel)``.
+        bias: ``(out,)`` or ``None``.
+        weight_format, bias_format: formats; see :class:`qfx.nn.Quantizer`.
+        per_channel: one binary point per output channel, for weight and bias.
+    """
+
+    grows: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        weight: torch.nn.Parameter,
+        bias: torch.nn.Parameter | None,
+        weight_format: FixedPoint,
+        bias_format: FixedPoint,
+        per_channel: bool = False,
+    ) -> None:
+        super().__init__()
+        channels = int(weight.shape[0]) if per_channel else 1
+        self.weight = weight
+        self.bias = bias
+        self.weight_quantizer = Quantizer(weight_format, channels)
+        self.bias_quantizer = None if bias is None else Quantizer(bias_format, channels)
+
+    def parameters_exact(self, exact: Exact | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Quantized weight and bias: the ones made ready, or new ones that carry gradients."""
+        if exact is not None and exact.constants:
+            return exact.constants[0], (exact.constants[1] if len(exact.constants) > 1 else None)
+        if exact is None:
+            bias = None if self.bias is None or self.bias_quantizer is None else self.bias_quantizer(self.bias)
+            return self.weight_quantizer(self.weight), bias
+        bias = None if self.bias is None or self.bias_quantizer is None else self.bias_quantizer.quantized(self.bias).to(exact.dtype)
+        return self.weight_quantizer.quantized(self.weight).to(exact.dtype), bias
+
+    def constants(self, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
+        weight, bias = self.parameters_exact(Exact(dtype))
+        return (weight,) if bias is None else (weight, bias)
+
+    def check(self, path: str) -> None:
+        for name, values in (("weight", self.weight), ("bias", self.bias)):
+            if values is not None and not torch.isfinite(values).all():
+                raise QfxError(
+                    f"{path}: the {name} holds NaN or infinity, which has no code. Training has diverged, or the model was loaded from a damaged "
+                    f"file: lower the learning rate, or load a good state dict"
+                )
+
+    @torch.no_grad()
+    def calibrate_weight(self) -> None:
+        """Put the weight's binary points where the squared error is smallest."""
+        calibrate_constant(self.weight_quantizer, self.weight)
+
+    @torch.no_grad()
+    def calibrate_bias(self, x: Bound) -> None:
+        """Put the bias's binary points where the squared error is smallest, but not below the grid of the accumulator."""
+        if self.bias is not None and self.bias_quantizer is not None:
+            weight = np.asarray(self.weight_quantizer.format.fracs(self.weight.shape[0]))
+            calibrate_constant(self.bias_quantizer, self.bias, [int(f) for f in weight + int(x.fracs.max())])
+
+    def _bound(self, x: Bound, groups: int, shape: tuple[int, ...]) -> Bound:
+        """Per output channel the sum of all absolute terms; ``F`` as in docs/graph.md."""
+        out = int(self.weight.shape[0])
+        fmt = self.weight_quantizer.format
+        with torch.no_grad():
+            weight = self.weight_quantizer.quantized(self.weight).abs().double().flatten(2).sum(2) if self.weight.ndim > 2 else (
+                self.weight_quantizer.quantized(self.weight).abs().double()
+            )
+        fracs = np.asarray(fmt.fracs(out), dtype=np.int64) + int(x.fracs.max())
+        if self.bias_quantizer is not None:
+            fracs = np.maximum(fracs, self.bias_quantizer.format.fracs(out))
+        largest = np.ldexp(x.magnitude, -x.fracs).reshape(groups, -1)
+        rows = weight.cpu().numpy().reshape(groups, out // groups, -1)
+        total = np.einsum("goi,gi->go", rows, largest).reshape(-1)
+        if self.bias is not None and self.bias_quantizer is not None:
+            with torch.no_grad():
+                total = total + self.bias_quantizer.quantized(self.bias).abs().double().cpu().numpy()
+        return Bound(shape, fracs, np.ldexp(total, fracs))
+
+    def _codes(self) -> dict[str, object]:
+        """The attributes of the graph's operator."""
+        bias = None if self.bias is None or self.bias_quantizer is None else self.bias_quantizer.encode(self.bias)
+        return {
+            "weight": self.weight_quantizer.encode(self.weight),
+            "weight_format": self.weight_quantizer.format,
+            "bias": bias,
+            "bias_format": None if self.bias_quantizer is None else self.bias_quantizer.format,
+        }
+
+
+class QuantLinear(QuantWeighted):
+    """``linear`` of docs/graph.md: operands ``(samples, in)``, result ``(samples, out)``."""
+
+    def forward(self, x: torch.Tensor, exact: Exact | None = None) -> torch.Tensor:  # type: ignore[override]
+        weight, bias = self.parameters_exact(exact)
+        return F.linear(to(x, exact), weight, bias)
+
+    def bound(self, *operands: Bound) -> Bound:
+        return self._bound(operands[0], 1, (int(self.weight.shape[0]),))
+
+    def emit(self, builder: GraphBuilder, inputs: tuple[str, ...], path: str) -> str:
+        return builder.add(ops.Linear(**self._codes()), inputs, path)  # type: ignore[arg-type]
+
+
+class QuantConv(QuantWeighted):
+    """``conv`` of docs/graph.md in one or two dimensions: operands ``(samples, channels, *space)``.
+
+    Args:
+        stride, dilation: one number per spatial axis.
+        padding: (before, after) per spatial axis, zeros.
+        groups: as in torch.
+        Others as for :class:`QuantWeighted`.
+    """
+
+    def __init__(
+        self,
+        weight: torch.nn.Parameter,
+        bias: torch.nn.Parameter | None,
+        weight_format: FixedPoint,
+        bias_format: FixedPoint,
+        per_channel: bool = False,
+        *,
+        stride: tuple[int, ...],
+        padding: tuple[tuple[int, int], ...],
+        dilation: tuple[int, ...],
+        groups: int,
+    ) -> None:
+        super().__init__(weight, bias, weight_format, bias_format, per_channel)
+        self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
+        self.symmetric = all(before == after for before, after in padding)
+
+    def forward(self, x: torch.Tensor, exact: Exact | None = None) -> torch.Tensor:  # type: ignore[override]
+        weight, bias = self.parameters_exact(exact)
+        x = to(x, exact)
+        padding: tuple[int, ...] = tuple(before for before, _ in self.padding)
+        if not self.symmetric:
+            x = F.pad(x, [p for pair in reversed(self.padding) for p in pair])
+            padding = (0,) * len(self.padding)
+        conv = F.conv1d if weight.ndim == 3 else F.conv2d
+        return conv(x, weight, bias, self.stride, padding, self.dilation, self.groups)
+
+    def bound(self, *operands: Bound) -> Bound:
+        (x,) = operands
+        space = ops.window_shape(x.shape, tuple(self.weight.shape[2:]), self.stride, self.padding, self.dilation)
+        return self._bound(x, self.groups, (int(self.weight.shape[0]), *space))
+
+    def emit(self, builder: GraphBuilder, inputs: tuple[str, ...], path: str) -> str:
+        op = ops.Conv(
+            **self._codes(),  # type: ignore[arg-type]
+            stride=self.stride, padding=self.padding, dilation=self.dilation, groups=self.groups,
+        )  # fmt: skip
+        return builder.add(op, inputs, path)
+
+
+def calibrate_constant(quantizer: Quantizer, values: torch.Tensor, limits: list[int] | None = None) -> None:
+    """Binary points of least squared error for a constant, one per channel or one for all; a frozen quantizer stays where it is.
+
+    Args:
+        limits: largest binary point of each channel.
+    """
+    if quantizer.frozen:
+        return
+    rows = values.detach().double().cpu().reshape(quantizer.channels, -1)
+    default = quantizer.fmt.width - 1
+    fracs = []
+    for channel, row in enumerate(rows):
+        limit = None if limits is None else (limits[channel] if quantizer.channels > 1 else min(limits))
+        frac = best_frac(quantizer.fmt, row, limit)
+        # All zeros, as a fresh bias: any position is exact now, and training will want the finest that makes sense.
+        fracs.append(frac if frac is not None else (default if limit is None else min(default, limit)))
+    quantizer.set(fracs[0] if quantizer.channels == 1 else fracs)
