@@ -1,0 +1,451 @@
+"""Stages and folds to a design: kernel instances, width converters, forks, FIFOs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import gcd, lcm
+
+import numpy as np
+
+from qfx.graph import Graph
+from qfx.rtl.design import Design, Kernel, Layer, Memory, Parameter, Stream, canonical_order
+from qfx.rtl.library import clog2, window_full_depth
+from qfx.rtl.stages import (
+    Binary,
+    Concat,
+    Depthwise,
+    Elementwise,
+    Geometry,
+    MatVec,
+    Pool,
+    Program,
+    Reorder,
+    Stage,
+    Value,
+)
+
+
+@dataclass(frozen=True)
+class Fold:
+    """The parallelism of a stage.
+
+    Attributes:
+        pe: elements of an output beat; of a matrix-vector unit, its processing elements.
+        simd: matrix-vector units only: elements of an input beat.
+        lanes: matrix-vector units behind a sliding window only: elements of the window's beats; divides ``simd``.
+    """
+
+    pe: int
+    simd: int | None = None
+    lanes: int | None = None
+
+
+def divisors(n: int) -> list[int]:
+    """In ascending order."""
+    return [d for d in range(1, n + 1) if n % d == 0]
+
+
+def is_main(stage: Stage) -> bool:
+    """Whether a stage computes the tensor of its graph node, rather than prepare operands."""
+    return stage.output.node == stage.node and not isinstance(stage, Reorder)
+
+
+def lanes_in(stage: Stage, fold: Fold) -> int:
+    """Elements of the beats that a stage takes."""
+    if isinstance(stage, MatVec):
+        lanes = fold.simd if stage.window is None else fold.lanes
+        assert lanes is not None
+        return lanes
+    return fold.pe
+
+
+def needs_window(stage: Stage, fold: Fold) -> bool:
+    """Whether a sliding window kernel stands in front."""
+    if isinstance(stage, MatVec):
+        return stage.window is not None
+    if isinstance(stage, Depthwise | Pool):
+        # With all channels in one beat, the whole image is its own window.
+        whole = stage.window.is_whole and fold.pe == stage.output.channels
+        return not (whole or stage.window.is_identity)
+    return False
+
+
+# -- the kernels of one stage ------------------------------------------------------------------------------------------
+
+
+def stage_kernels(stage: Stage, fold: Fold, *, words: bool = False) -> list[Kernel]:
+    """The kernels of a stage in order of flow, without names and streams.
+
+    Args:
+        words: fill the memories; a folding that is only being weighed does not need them.
+    """
+    kernels: list[Kernel] = []
+    if needs_window(stage, fold):
+        assert isinstance(stage, MatVec | Depthwise | Pool) and stage.window is not None
+        groups = stage.groups if isinstance(stage, MatVec) else stage.inputs[0].channels // fold.pe
+        pad = 0
+        if isinstance(stage, Pool) and stage.scale is None and stage.inputs[0].signed:
+            pad = 1 << (stage.inputs[0].width - 1)  # the lowest code never wins
+        kernels.append(_window(stage.node, stage.inputs[0], lanes_in(stage, fold), groups, stage.window, pad))
+    if isinstance(stage, MatVec):
+        assert fold.simd is not None
+        lanes = lanes_in(stage, fold)
+        if lanes != fold.simd:
+            kernels.append(_converter(stage.node, stage.inputs[0].width, lanes, fold.simd))
+        kernels.append(_matvec(stage, fold, words))
+    elif isinstance(stage, Depthwise):
+        kernels.append(_depthwise(stage, fold, words))
+    elif isinstance(stage, Pool):
+        kernels.append(_pool(stage, fold))
+    elif isinstance(stage, Elementwise):
+        kernels.append(_elementwise(stage, fold, words))
+    elif isinstance(stage, Binary):
+        kernels.append(_binary(stage, fold))
+    elif isinstance(stage, Concat):
+        beats = [value.channels // fold.pe for value in stage.inputs]
+        kernels.append(
+            _kernel("qfx_concat", stage.node, WIDTH=fold.pe * stage.output.width, BEATS0=beats[0], BEATS1=beats[1])
+        )
+    elif isinstance(stage, Reorder):
+        kernels.append(_reorder(stage, fold, words))
+    else:
+        raise AssertionError(type(stage))
+    return kernels
+
+
+def frame_steps(stage: Stage, fold: Fold) -> int:
+    """Steps of the slowest kernel of a stage for one frame: the interval that the stage allows."""
+    return max(_frame_steps(stage, fold, kernel) for kernel in stage_kernels(stage, fold))
+
+
+def _frame_steps(stage: Stage, fold: Fold, kernel: Kernel) -> int:
+    n = kernel.number
+    match kernel.module:
+        case "qfx_window":
+            return n("OUT_H") * n("OUT_W") * n("KERNEL_H") * n("KERNEL_W") * n("BEATS")
+        case "qfx_upsize":  # between window and matrix
+            assert isinstance(stage, MatVec) and fold.lanes is not None
+            return stage.rounds * stage.groups * stage.columns // fold.lanes
+        case "qfx_matvec":
+            assert isinstance(stage, MatVec)
+            return stage.rounds * n("GROUPS") * n("NF") * n("SF")
+        case "qfx_depthwise" | "qfx_pool":
+            return stage.output.size // n("P") * n("K")
+        case "qfx_reorder":
+            return n("LENGTH")
+    return stage.output.size // fold.pe
+
+
+def _kernel(module: str, node: str, **parameters: Parameter) -> Kernel:
+    return Kernel("", module, parameters, (), (), node)
+
+
+def _window(node: str, x: Value, lanes: int, groups: int, g: Geometry, pad: int) -> Kernel:
+    value = sum(pad << (x.width * lane) for lane in range(lanes))
+    kernel = _kernel(
+        "qfx_window", node, WIDTH=lanes * x.width, BEATS=x.channels // lanes, GROUPS=groups, IN_H=g.in_h, IN_W=g.in_w, OUT_H=g.out_h,
+        OUT_W=g.out_w, KERNEL_H=g.kernel_h, KERNEL_W=g.kernel_w, STRIDE_H=g.stride_h, STRIDE_W=g.stride_w, DILATION_H=g.dilation_h,
+        DILATION_W=g.dilation_w, PAD_TOP=g.pad_top, PAD_LEFT=g.pad_left, PAD_VALUE=value, DEPTH=1, RAM_STYLE="auto",
+    )  # fmt: skip
+    return kernel.with_parameters(DEPTH=window_full_depth(kernel))
+
+
+def _converter(node: str, width: int, before: int, after: int) -> Kernel:
+    return _kernel("qfx_upsize" if after > before else "qfx_downsize", node, WIDTH=width, IN=before, OUT=after)
+
+
+def _matvec(stage: MatVec, fold: Fold, words: bool) -> Kernel:
+    assert fold.simd is not None
+    x, pe, simd = stage.inputs[0], fold.pe, fold.simd
+    nf, sf = stage.rows // pe, stage.columns // simd
+    kernel = _kernel(
+        "qfx_matvec", stage.node, SIMD=simd, PE=pe, SF=sf, NF=nf, GROUPS=stage.groups, A_WIDTH=x.width, A_SIGNED=int(x.signed),
+        W_WIDTH=stage.weight_width, W_SIGNED=int(stage.weight_signed), ACC_WIDTH=stage.output.width, SHIFT=stage.shift,
+        HAS_BIAS=int(stage.bias is not None), WEIGHT_FILE="", BIAS_FILE="", RAM_STYLE="auto", ROM_STYLE="auto",
+    )  # fmt: skip
+    if not words:
+        return kernel
+    # (group, neuron fold, pe, synapse fold, simd) -> one word per (group, neuron fold, synapse fold)
+    tiles = stage.weight.reshape(stage.groups, nf, pe, sf, simd).transpose(0, 1, 3, 2, 4)
+    return _with_memories(kernel, tiles.reshape(-1, pe * simd), stage.weight_width, stage.bias, pe, stage.output.width)
+
+
+def _depthwise(stage: Depthwise, fold: Fold, words: bool) -> Kernel:
+    x, p = stage.inputs[0], fold.pe
+    kernel = _kernel(
+        "qfx_depthwise", stage.node, P=p, K=stage.window.taps, GROUPS=x.channels // p, A_WIDTH=x.width, A_SIGNED=int(x.signed),
+        W_WIDTH=stage.weight_width, W_SIGNED=int(stage.weight_signed), ACC_WIDTH=stage.output.width, SHIFT=stage.shift,
+        HAS_BIAS=int(stage.bias is not None), WEIGHT_FILE="", BIAS_FILE="", ROM_STYLE="auto",
+    )  # fmt: skip
+    if not words:
+        return kernel
+    tiles = stage.weight.reshape(stage.window.taps, -1, p).transpose(1, 0, 2).reshape(-1, p)
+    return _with_memories(kernel, tiles, stage.weight_width, stage.bias, p, stage.output.width)
+
+
+def _with_memories(
+    kernel: Kernel, weights: np.ndarray, weight_bits: int, bias: np.ndarray | None, lanes: int, bias_bits: int
+) -> Kernel:
+    memories = {"WEIGHT_FILE": _memory(kernel.node, "weights", weights, weight_bits)}
+    if bias is not None:
+        memories["BIAS_FILE"] = _memory(kernel.node, "bias", bias.reshape(-1, lanes), bias_bits)
+    return _attach(kernel, memories)
+
+
+def _pool(stage: Pool, fold: Fold) -> Kernel:
+    x = stage.inputs[0]
+    scale = 1 if stage.scale is None else stage.scale
+    return _kernel(
+        "qfx_pool", stage.node, P=fold.pe, K=stage.window.taps, MODE=int(stage.scale is not None), IN_WIDTH=x.width,
+        IN_SIGNED=int(x.signed), OUT_WIDTH=stage.output.width, SCALE_WIDTH=scale.bit_length() + 1, SCALE=scale,
+    )  # fmt: skip
+
+
+def _elementwise(stage: Elementwise, fold: Fold, words: bool) -> Kernel:
+    parameters = {"P": fold.pe, **stage.parameters}
+    beats = stage.output.channels // fold.pe
+    if "BEATS" in parameters or stage.module == "qfx_affine":
+        parameters["BEATS"] = beats if stage.tables else 1
+    kernel = _kernel(stage.module, stage.node, **parameters)
+    if not words:
+        return kernel
+    memories = {
+        name: _memory(stage.output.name, name.removesuffix("_FILE").lower(), table.reshape(beats, fold.pe), bits)
+        for name, (table, bits) in stage.tables.items()
+    }
+    return _attach(kernel, memories)
+
+
+def _binary(stage: Binary, fold: Fold) -> Kernel:
+    a, b = stage.inputs
+    return _kernel(
+        "qfx_binary", stage.node, P=fold.pe, WIDTH0=a.width, SIGNED0=int(a.signed), SHIFT0=stage.shifts[0], WIDTH1=b.width,
+        SIGNED1=int(b.signed), SHIFT1=stage.shifts[1], MODE=stage.mode, OUT_WIDTH=stage.output.width,
+    )  # fmt: skip
+
+
+def _reorder(stage: Reorder, fold: Fold, words: bool) -> Kernel:
+    x = stage.inputs[0]
+    length = x.size // fold.pe
+    kernel = _kernel(
+        "qfx_reorder", stage.node, WIDTH=fold.pe * x.width, LENGTH=length, ADDRESS_FILE="", RAM_STYLE="auto"
+    )
+    if not words:
+        return kernel
+    address = stage.address[:: fold.pe].reshape(-1, 1) // fold.pe
+    memory = _memory(stage.output.name, "address", address, max(1, clog2(length)))
+    return _attach(kernel, {"ADDRESS_FILE": memory})
+
+
+def _memory(name: str, what: str, elements: np.ndarray, bits: int) -> Memory:
+    """Rows of elements as words, element 0 in the lowest bits, negative ones in two's complement."""
+    mask = (1 << bits) - 1
+    words = []
+    for row in elements.tolist():
+        word = 0
+        for element in reversed(row):
+            word = word << bits | int(element) & mask
+        words.append(word)
+    return Memory(f"{name}_{what}.mem", bits * elements.shape[1], len(words), tuple(words))
+
+
+def _attach(kernel: Kernel, memories: Mapping[str, Memory]) -> Kernel:
+    files = {parameter: memory.file for parameter, memory in memories.items()}
+    full = kernel.with_parameters(**files)
+    return Kernel(full.name, full.module, full.parameters, full.inputs, full.outputs, full.node, memories)
+
+
+# -- converters --------------------------------------------------------------------------------------------------------
+
+
+def conversion(before: int, after: int, size: int, target: int) -> tuple[int, ...]:
+    """Lanes on the way from ``before`` to ``after`` lanes, both ends left out, for frames of ``size`` elements.
+
+    Where neither divides the other, through their greatest common divisor when that is fast enough for ``target`` cycles per frame (narrow and cheap), otherwise
+    through their least common multiple.
+    """
+    if before == after or before % after == 0 or after % before == 0:
+        return ()
+    narrow = gcd(before, after)
+    return (narrow,) if size // narrow <= target else (lcm(before, after),)
+
+
+def conversion_kernels(node: str, width: int, before: int, after: int, size: int, target: int) -> list[Kernel]:
+    """The converters themselves."""
+    path = (before, *conversion(before, after, size, target), after)
+    return [_converter(node, width, a, b) for a, b in zip(path, path[1:], strict=False) if a != b]
+
+
+# -- the whole design --------------------------------------------------------------------------------------------------
+
+
+def build(
+    graph: Graph, program: Program, folds: Mapping[str, Fold], input_lanes: int, target: int, top: str
+) -> Design:
+    """Connect everything.
+
+    FIFO depths are the least that structure asks for, 0 where a FIFO is there for speed only; :mod:`qfx.rtl.fifos` sizes them.
+
+    Args:
+        folds: by the name of each stage's output value.
+        input_lanes: elements of an input beat.
+        target: the interval, in cycles, that converters must allow.
+    """
+    return _Builder(graph, program, folds, input_lanes, target, top).run()
+
+
+class _Builder:
+    def __init__(
+        self, graph: Graph, program: Program, folds: Mapping[str, Fold], input_lanes: int, target: int, top: str
+    ) -> None:
+        self.graph, self.program, self.folds, self.input_lanes = graph, program, folds, input_lanes
+        self.target, self.top = target, top
+        self.kernels: list[Kernel] = []
+        self.streams: list[Stream] = []
+        self.names: set[str] = set()
+        self.ready: dict[str, list[Stream]] = {}  # by value name: one stream per consumer still to come
+
+    def run(self) -> Design:
+        program = self.program
+        value = program.input
+        first = self.stream("s_axis_in", value, self.input_lanes, value.node)
+        self.offer(value, self.fifo(first, "input_fifo", value.name, "", required=2))
+        for stage in program.stages:
+            self.stage(stage)
+        last = self.fifo(self.take(program.output), "output_fifo", f"{program.output.name}_out", "", required=2)
+        layers = tuple(self.layer(stage) for stage in program.stages if is_main(stage))
+        return Design(
+            self.graph, self.top, tuple(self.kernels), tuple(self.streams), layers, first.name, last.name, self.target
+        )
+
+    def layer(self, stage: Stage) -> Layer:
+        node, fold = self.graph[stage.node], self.folds[stage.output.name]
+        return Layer(node.name, node.path, node.op.kind, fold.pe, fold.simd, frame_steps(stage, fold))
+
+    def unique(self, name: str) -> str:
+        candidate, n = name, 1
+        while candidate in self.names:
+            n += 1
+            candidate = f"{name}_{n}"
+        self.names.add(candidate)
+        return candidate
+
+    def stream(self, name: str, value: Value, lanes: int, node: str | None, beats: int | None = None) -> Stream:
+        stream = Stream(
+            self.unique(name), value.width, value.signed, lanes, value.size // lanes if beats is None else beats, node
+        )
+        self.streams.append(stream)
+        return stream
+
+    def copy(self, name: str, like: Stream, lanes: int | None = None) -> Stream:
+        """Another stream with the same elements."""
+        lanes = like.lanes if lanes is None else lanes
+        beats = like.beats * like.lanes // lanes
+        stream = Stream(self.unique(name), like.width, like.signed, lanes, beats, like.node)
+        self.streams.append(stream)
+        return stream
+
+    def place(self, kernel: Kernel, name: str, inputs: tuple[Stream, ...], outputs: tuple[Stream, ...]) -> None:
+        self.kernels.append(
+            Kernel(
+                self.unique(name), kernel.module, kernel.parameters, tuple(s.name for s in inputs), tuple(s.name for s in outputs),
+                kernel.node, kernel.memories, kernel.required,
+            )  # fmt: skip
+        )
+
+    def fifo(self, source: Stream, name: str, out: str, node: str, required: int) -> Stream:
+        output = self.copy(out, source)
+        parameters: dict[str, Parameter] = {"WIDTH": source.bits, "DEPTH": required, "STYLE": 0}
+        kernel = Kernel("", "qfx_fifo", parameters, (), (), node, {}, required)
+        self.place(kernel, name, (source,), (output,))
+        return output
+
+    def convert(self, source: Stream, lanes: int, node: str) -> Stream:
+        total = source.lanes * source.beats
+        path = (*conversion(source.lanes, lanes, total, self.target), lanes)
+        for after in path:
+            if after != source.lanes:
+                output = self.copy(f"{source.name}_x{after}", source, after)
+                self.place(_converter(node, source.width, source.lanes, after), f"{source.name}_to_x{after}", (source,), (output,))
+                source = output
+        return source
+
+    def offer(self, value: Value, stream: Stream) -> None:
+        """Make a stream available to all its consumers, through a fork when there are several."""
+        consumers = self.program.consumers(value)
+        count = len(consumers) + (self.program.output.name == value.name)
+        if count == 1:
+            self.ready[value.name] = [stream]
+            return
+        branches = [self.copy(f"{stream.name}_to_{stage.output.name}", stream) for stage, _ in consumers]
+        if self.program.output.name == value.name:
+            branches.append(self.copy(f"{stream.name}_to_output", stream))
+        fork = Kernel("", "qfx_fork", {"WIDTH": stream.bits, "N": count}, (), (), value.node or "")
+        self.place(fork, f"{stream.name}_fork", (stream,), tuple(branches))
+        self.ready[value.name] = branches
+
+    def take(self, value: Value) -> Stream:
+        return self.ready[value.name].pop(0)
+
+    def stage(self, stage: Stage) -> None:
+        fold = self.folds[stage.output.name]
+        kernels = stage_kernels(stage, fold, words=True)
+        lanes = lanes_in(stage, fold)
+        joins = isinstance(stage, Binary | Concat)
+        inputs = []
+        for index, value in enumerate(stage.inputs):
+            source = self.take(value)
+            # A FIFO in front of a join levels its branches; one in front of a matrix feeds it while it works through its folds. Both
+            # cut the combinational path of tready. It stands where beats are wide: before a downsizer, after an upsizer.
+            wants = joins or (isinstance(stage, MatVec) and stage.window is None)
+            name = f"{stage.output.name}_in{index}" if joins else f"{stage.output.name}_in"
+            if wants and lanes < source.lanes:
+                source = self.fifo(source, f"{name}_fifo", f"{name}_q", stage.node, required=2)
+                wants = False
+            source = self.convert(source, lanes, stage.node)
+            if wants:
+                source = self.fifo(source, f"{name}_fifo", f"{name}_q", stage.node, required=2)
+            inputs.append(source)
+        name = stage.output.name
+        for kernel in kernels[:-1]:
+            source = inputs[0]
+            if kernel.module == "qfx_window":
+                assert isinstance(stage, MatVec | Depthwise | Pool) and stage.window is not None
+                beats = stage.window.pixels * stage.window.taps * stage.inputs[0].channels // lanes
+                output = self.stream(f"{name}_win", stage.inputs[0], lanes, None, beats)
+                self.place(kernel, f"{name}_window", (source,), (output,))
+            else:
+                output = self.copy(f"{name}_vec", source, kernel.number("OUT"))
+                self.place(kernel, f"{name}_upsize", (source,), (output,))
+                # The upsizer is slower than the matrix in the fold that takes beats; a FIFO lets it work ahead.
+                output = self.fifo(output, f"{name}_vec_fifo", f"{name}_vec_q", stage.node, required=0)
+            inputs = [output]
+        result = self.stream(name, stage.output, fold.pe, stage.output.node if self.in_order(stage.output) else None)
+        self.place(kernels[-1], f"{name}_{kernels[-1].module.removeprefix('qfx_')}", tuple(inputs), (result,))
+        self.offer(stage.output, result)
+
+    def in_order(self, value: Value) -> bool:
+        """Whether the stream carries the tensor of its node as the node has it: pixels in rows, channels fastest."""
+        if value.node is None:
+            return False
+        return np.array_equal(value.order, canonical_order(self.graph[value.node].tensor.shape))
+
+
+def drop_fifo(design: Design, fifo: Kernel) -> Design:
+    """The design without a FIFO: its input stream goes straight on."""
+    (before,), (after,) = fifo.inputs, fifo.outputs
+    kernels = []
+    for kernel in design.kernels:
+        if kernel is fifo:
+            continue
+        inputs = tuple(before if name == after else name for name in kernel.inputs)
+        kernels.append(
+            Kernel(
+                kernel.name, kernel.module, kernel.parameters, inputs, kernel.outputs, kernel.node, kernel.memories, kernel.required
+            )  # fmt: skip
+        )
+    output = before if design.output_name == after else design.output_name
+    streams = tuple(stream for stream in design.streams if stream.name != after)
+    return replace(design, kernels=tuple(kernels), streams=streams, output_name=output)
+

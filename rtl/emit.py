@@ -1,0 +1,176 @@
+"""A design as Verilog text. Nothing is decided here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from itertools import groupby
+from pathlib import Path
+
+import jinja2
+
+from qfx.rtl.design import Design, Kernel, Parameter, Stream
+from qfx.rtl.library import MODULES, clog2
+
+KERNELS = Path(__file__).with_name("kernels")
+TEMPLATES = Path(__file__).with_name("templates")
+
+#: Parameters that are bit vectors, and the parameter (or a function of the kernel) that is their width.
+_VECTORS = {"PAD_VALUE": "WIDTH", "SCALE": "SCALE_WIDTH", "SLOPE": "SLOPE_WIDTH", "LOW": "BOUND_WIDTH", "HIGH": "BOUND_WIDTH"}
+
+
+@dataclass(frozen=True)
+class _Instance:
+    module: str
+    name: str
+    parameters: list[tuple[str, str]]
+    declarations: list[str]
+    ports: list[str]
+
+
+@dataclass(frozen=True)
+class _Section:
+    title: str
+    notes: list[str]
+    kernels: list[_Instance]
+
+
+def comment(text: str, limit: int = 60) -> str:
+    """Free text (a module path) for a one-line comment: printable ASCII, nothing that ends a comment or starts a directive."""
+    kept = re.sub(r"[^A-Za-z0-9 _.,:;+=<>()\[\]{}#%&|!?~^@$'\"-]", "?", text)
+    return kept if len(kept) <= limit else kept[: limit - 3] + "..."
+
+
+def sources(modules: tuple[str, ...]) -> tuple[Path, ...]:
+    """The files of kernel modules and of all modules that they instantiate, sorted by name."""
+    found: dict[str, Path] = {}
+    waiting = list(modules)
+    while waiting:
+        name = waiting.pop()
+        path = KERNELS / f"{name}.v"
+        if name in found or not path.exists():
+            continue
+        found[name] = path
+        code = re.sub(r"//[^\n]*|/\*.*?\*/", "", path.read_text(encoding="ascii"), flags=re.DOTALL)
+        waiting += re.findall(r"^\s*(qfx_\w+)\s+(?:#\s*\(|\w+\s*\()", code, flags=re.MULTILINE)
+    return tuple(found[name] for name in sorted(found))
+
+
+def top_module(design: Design) -> str:
+    """The text of the top module."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES), trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True, autoescape=False,
+    )  # fmt: skip
+    source, sink = design.input_stream, design.output_stream
+    source_bits, sink_bits = port_bits(source), port_bits(sink)
+    ranges = [f"[{source_bits - 1}:0]", f"[{sink_bits - 1}:0]"]
+    wide = max(len(r) for r in ranges)
+    graph = design.graph
+    tensor_in, tensor_out = graph.input_node.tensor, graph.output_node.tensor
+    return environment.get_template("top.v.j2").render(
+        top=design.top,
+        version=_version(),
+        ends={
+            "shape_in": "x".join(map(str, tensor_in.shape)), "shape_out": "x".join(map(str, tensor_out.shape)),
+            "format_in": tensor_in.format, "format_out": tensor_out.format,
+        },
+        latency=design.latency,
+        interval=design.interval,
+        source=source,
+        sink=sink,
+        source_bits=source_bits,
+        sink_bits=sink_bits,
+        source_range=ranges[0].ljust(wide),
+        sink_range=ranges[1].ljust(wide),
+        pad=" " * wide,
+        count_bits=max(1, clog2(sink.beats)),
+        table=_table(design),
+        sections=list(_sections(design)),
+    )  # fmt: skip
+
+
+def port_bits(stream: Stream) -> int:
+    """Width of ``tdata`` at a port: whole bytes."""
+    return -(-stream.bits // 8) * 8
+
+
+def _version() -> str:
+    try:
+        return version("qfx")
+    except PackageNotFoundError:
+        return "from a source tree"
+
+
+def _table(design: Design) -> list[str]:
+    rows = [("node", "operator", "pe", "simd", "steps", "module")]
+    for layer in design.layers:
+        simd = "-" if layer.simd is None else str(layer.simd)
+        rows.append((layer.node, layer.kind, str(layer.pe), simd, str(layer.steps), comment(layer.path)))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _sections(design: Design) -> Iterator[_Section]:
+    for node, kernels in groupby(design.kernels, key=lambda kernel: kernel.node):
+        instances = [_instance(design, kernel) for kernel in kernels]
+        if not node:
+            yield _Section("port buffer", [], instances)
+            continue
+        where = design.graph[node]
+        tensor = where.tensor
+        title = f"{node}: {where.op.kind}"
+        shape = "x".join(map(str, tensor.shape))
+        notes = [f'module "{comment(where.path)}"'] if where.path else []
+        notes.append(f"{shape} codes of {tensor.format}, {tensor.low.min()} .. {tensor.high.max()}")
+        layer = next((layer for layer in design.layers if layer.node == node), None)
+        if layer is not None:
+            simd = "" if layer.simd is None else f", simd {layer.simd}"
+            notes.append(f"pe {layer.pe}{simd}, {layer.steps} steps per frame")
+        yield _Section(title, notes, instances)
+
+
+def _instance(design: Design, kernel: Kernel) -> _Instance:
+    outputs = [design.stream(name) for name in kernel.outputs]
+    module = MODULES[kernel.module]
+    parameters = [(name, literal(kernel, name, kernel.parameters[name])) for name in module.parameters]
+    ports = [
+        _group(prefix, design.stream(name)) for prefix, name in zip(module.inputs, kernel.inputs, strict=True)
+    ]
+    if kernel.module != "qfx_fork":
+        (out,) = outputs
+        declarations = _declare(out)
+        return _Instance(kernel.module, kernel.name, parameters, declarations, [*ports, _group("m_axis", out)])
+    shared = f"{kernel.name}_tdata"
+    declarations = [f"wire [{outputs[0].bits - 1}:0] {shared};"]
+    for out in outputs:
+        declarations += [f"wire [{out.bits - 1}:0] {out.tdata} = {shared};", f"wire {out.tvalid};", f"wire {out.tready};"]
+    # Output i is bit i, so the last one stands first.
+    valid = ", ".join(out.tvalid for out in reversed(outputs))
+    ready = ", ".join(out.tready for out in reversed(outputs))
+    ports += [f".m_axis_tdata({shared})", f".m_axis_tvalid({{{valid}}})", f".m_axis_tready({{{ready}}})"]
+    return _Instance(kernel.module, kernel.name, parameters, declarations, ports)
+
+
+def _declare(stream: Stream) -> list[str]:
+    return [f"wire [{stream.bits - 1}:0] {stream.tdata};", f"wire {stream.tvalid};", f"wire {stream.tready};"]
+
+
+def _group(prefix: str, stream: Stream) -> str:
+    return (
+        f".{prefix}_tdata({stream.tdata}), .{prefix}_tvalid({stream.tvalid}), .{prefix}_tready({stream.tready})"
+    )
+
+
+def literal(kernel: Kernel, name: str, value: Parameter) -> str:
+    """A parameter as Verilog writes it."""
+    if isinstance(value, str):
+        assert re.fullmatch(r"[A-Za-z0-9_.]*", value), value
+        return f'"{value}"'
+    if name in _VECTORS:
+        width = kernel.number(_VECTORS[name])
+        return f"{width}'h{value & ((1 << width) - 1):x}"
+    assert -(1 << 31) <= value < 1 << 31, (kernel.name, name, value)
+    return str(value)

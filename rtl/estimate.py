@@ -1,0 +1,120 @@
+"""A first estimate of what kernels cost, good enough to compare foldings. What a design really costs is measured (:mod:`qfx.cost`).
+
+Counts follow from structure: an adder of n bits is n LUTs, a flip-flop per register bit, a product of narrow operands one LUT per partial-product bit,
+memories by shape. Six-input LUTs, 18 Kbit block RAMs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from qfx.rtl.design import Kernel
+from qfx.rtl.library import clog2
+
+LUT_RAM_BITS = 64
+_DSP_BITS = 37  # narrower products (a*b bits of partial products) are cheaper in LUTs than what a DSP block is worth
+
+
+@dataclass(frozen=True)
+class Resources:
+    """LUTs, flip-flops, multiplier blocks, block RAMs of 18 Kbit."""
+
+    lut: float = 0
+    ff: float = 0
+    dsp: float = 0
+    bram18: float = 0
+
+    def __add__(self, other: Resources) -> Resources:
+        return Resources(
+            self.lut + other.lut, self.ff + other.ff, self.dsp + other.dsp, self.bram18 + other.bram18
+        )
+
+    def __mul__(self, count: float) -> Resources:
+        return Resources(self.lut * count, self.ff * count, self.dsp * count, self.bram18 * count)
+
+    @property
+    def weight(self) -> float:
+        """One figure to compare foldings by, in LUTs: on common devices there are 150 to 300 LUTs to a DSP block or a block RAM."""
+        return self.lut + 0.5 * self.ff + 150 * self.dsp + 200 * self.bram18
+
+
+def total(kernels: Iterable[Kernel]) -> Resources:
+    """The sum over kernels."""
+    return sum((of(kernel) for kernel in kernels), Resources())
+
+
+def memory(depth: int, width: int, *, rom: bool) -> Resources:
+    """A memory where the tool puts it when left to itself."""
+    lut = width * math.ceil(depth / LUT_RAM_BITS) * (1 if rom else 1.5)
+    if depth >= 256 and lut > 100 or lut > 2000:
+        return Resources(lut=4, bram18=math.ceil(width / 36) * math.ceil(depth / 512))
+    return Resources(lut=lut, ff=width)
+
+
+def product(a: int, b: int) -> Resources:
+    """A multiplier of a by b bits."""
+    if a == 1 or b == 1:
+        return Resources(lut=max(a, b))
+    if a * b < _DSP_BITS:
+        return Resources(lut=a * b)
+    return Resources(dsp=math.ceil(max(a, b) / 24) * math.ceil(min(a, b) / 17))
+
+
+def of(kernel: Kernel) -> Resources:
+    """One instance."""
+    n = kernel.number
+    match kernel.module:
+        case "qfx_fifo":
+            depth, width = max(n("DEPTH"), 2), n("WIDTH")
+            return memory(depth, width, rom=False) + Resources(lut=2 * clog2(depth) + 4, ff=2 * clog2(depth) + 2)
+        case "qfx_fork":
+            return Resources(lut=2 * n("N"), ff=n("N"))
+        case "qfx_upsize" | "qfx_downsize":
+            big = max(n("IN"), n("OUT")) * n("WIDTH")
+            return Resources(lut=0.5 * big + 6, ff=1.5 * big + 4)
+        case "qfx_window":
+            counters = 12 * (clog2(n("IN_W") * n("IN_H") * n("BEATS") + 1) + 2)
+            return memory(n("DEPTH"), n("WIDTH"), rom=False) + Resources(lut=counters + n("WIDTH"), ff=counters + n("WIDTH"))
+        case "qfx_matvec":
+            macs, acc = n("PE") * n("SIMD"), n("ACC_WIDTH")
+            product_bits = n("A_WIDTH") + n("W_WIDTH")
+            cost = product(n("A_WIDTH"), n("W_WIDTH")) * macs + Resources(lut=macs * product_bits, ff=2 * macs * product_bits)
+            cost += Resources(lut=n("PE") * acc + 40, ff=2 * n("PE") * acc + 40)
+            cost += memory(n("GROUPS") * n("NF") * n("SF"), macs * n("W_WIDTH"), rom=True)
+            if n("HAS_BIAS"):
+                cost += memory(n("GROUPS") * n("NF"), n("PE") * acc, rom=True)
+            if n("NF") > 1 and n("SF") > 1:
+                cost += memory(n("SF"), n("SIMD") * n("A_WIDTH"), rom=False)
+            return cost
+        case "qfx_depthwise":
+            p, acc = n("P"), n("ACC_WIDTH")
+            cost = (product(n("A_WIDTH"), n("W_WIDTH")) + Resources(lut=acc, ff=2 * acc + n("A_WIDTH") + n("W_WIDTH"))) * p
+            return cost + memory(n("GROUPS") * n("K"), p * n("W_WIDTH"), rom=True) + Resources(lut=20, ff=20)
+        case "qfx_affine":
+            lane = product(n("IN_WIDTH"), n("SCALE_WIDTH")) + Resources(
+                lut=n("OUT_WIDTH"), ff=2 * n("OUT_WIDTH") + n("IN_WIDTH")
+            )
+            return lane * n("P") + memory(n("BEATS"), n("P") * (n("SCALE_WIDTH") + n("OUT_WIDTH")), rom=True)
+        case "qfx_pool":
+            return Resources(lut=2 * n("OUT_WIDTH"), ff=2 * n("OUT_WIDTH")) * n("P") + Resources(lut=10, ff=10)
+        case "qfx_cast_stream":
+            shifter = n("IN_WIDTH") * clog2(n("ALIGN_MAX") + 1) if n("PER_CHANNEL") else 0
+            return Resources(lut=shifter + n("IN_WIDTH") + n("OUT_WIDTH"), ff=n("OUT_WIDTH") + shifter / 2) * n("P")
+        case "qfx_relu":
+            return Resources(lut=n("OUT_WIDTH"), ff=n("OUT_WIDTH")) * n("P")
+        case "qfx_leaky_relu":
+            return (product(n("IN_WIDTH"), n("SLOPE_WIDTH")) + Resources(lut=n("OUT_WIDTH"), ff=n("OUT_WIDTH"))) * n("P")
+        case "qfx_clip":
+            return Resources(lut=3 * n("OUT_WIDTH"), ff=n("OUT_WIDTH")) * n("P")
+        case "qfx_binary":
+            if n("MODE") == 2:
+                return (product(n("WIDTH0"), n("WIDTH1")) + Resources(ff=2 * n("OUT_WIDTH"))) * n("P")
+            return Resources(lut=n("OUT_WIDTH"), ff=n("OUT_WIDTH")) * n("P")
+        case "qfx_concat":
+            return Resources(lut=n("WIDTH") + 10, ff=n("WIDTH") + 10)
+        case "qfx_reorder":
+            width, length = n("WIDTH"), n("LENGTH")
+            return memory(2 * length, width, rom=False) + memory(length, max(1, clog2(length)), rom=True)
+    raise AssertionError(kernel.module)

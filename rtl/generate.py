@@ -1,0 +1,139 @@
+"""From a graph to a folder of Verilog."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from qfx import boards
+from qfx.boards import Board
+from qfx.errors import QfxError
+from qfx.graph import Graph
+from qfx.rtl import emit, fifos, manifest, readback
+from qfx.rtl.build import build
+from qfx.rtl.design import Design
+from qfx.rtl.estimate import total
+from qfx.rtl.fold import choose
+from qfx.rtl.lower import lower
+
+_KEYWORDS = frozenset(
+    "always and assign automatic begin buf bufif0 bufif1 case casex casez cell cmos config deassign default defparam design disable edge else "
+    "end endcase endconfig endfunction endgenerate endmodule endprimitive endspecify endtable endtask event for force forever fork function "
+    "generate genvar highz0 highz1 if ifnone incdir include initial inout input instance integer join large liblist library localparam "
+    "macromodule medium module nand negedge nmos nor noshowcancelled not notif0 notif1 or output parameter pmos posedge primitive pull0 "
+    "pull1 pulldown pullup pulsestyle_ondetect pulsestyle_onevent rcmos real realtime reg release repeat rnmos rpmos rtran rtranif0 rtranif1 "
+    "scalared showcancelled signed small specify specparam strong0 strong1 supply0 supply1 table task time tran tranif0 tranif1 tri tri0 tri1 "
+    "triand trior trireg unsigned use uwire vectored wait wand weak0 weak1 while wire wor xnor xor".split()
+)
+
+
+def plan(
+    graph: Graph,
+    *,
+    board: str | Board | os.PathLike[str] | None = None,
+    fold: Mapping[str, Mapping[str, int]] | None = None,
+    interval: int | None = None,
+    top: str = "qfx_top",
+) -> Design:
+    """The design that :func:`generate` would write, without writing it: folds, FIFO depths, latency, interval, estimate.
+
+    Arguments and errors are those of :func:`generate`.
+    """
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", top) or top in _KEYWORDS or (emit.KERNELS / f"{top}.v").exists():
+        raise QfxError(
+            f"top={top!r}: must be a Verilog identifier of at most 64 letters, digits and _, no keyword, and not the name of a kernel"
+        )
+    if interval is not None and (isinstance(interval, bool) or not isinstance(interval, int) or interval < 1):
+        raise QfxError(f"interval={interval!r}: must be a number of cycles, 1 or more")
+    target_board = None if board is None else boards.get(board)
+    program = lower(graph)
+    folding = choose(graph, program, interval=interval, board=target_board, fold=fold)
+    design = build(graph, program, folding.folds, folding.input_lanes, folding.target, top)
+    design = fifos.size(design)
+    cost = total(design.kernels)
+    return replace(
+        design,
+        board=None if target_board is None else target_board.name,
+        estimate={"lut": round(cost.lut), "ff": round(cost.ff), "dsp": round(cost.dsp), "bram18": round(cost.bram18)},
+        verilog=(f"{top}.v", *(path.name for path in emit.sources(design.modules))),
+    )
+
+
+def generate(
+    graph: Graph,
+    out_dir: str | os.PathLike[str],
+    *,
+    board: str | Board | os.PathLike[str] | None = None,
+    fold: Mapping[str, Mapping[str, int]] | None = None,
+    interval: int | None = None,
+    top: str = "qfx_top",
+) -> Design:
+    """Write the Verilog of a graph.
+
+    Args:
+        graph: from :func:`qfx.freeze` or :func:`qfx.load`.
+        out_dir: the folder to write; a folder that an earlier call wrote is replaced, any other that holds files is refused.
+        board: name or file of a board. Without ``interval`` and ``fold`` the design becomes the fastest that fits it by the estimate.
+        fold: by node name or module path: ``{"pe": …, "simd": …}`` for ``linear`` and ``conv``, ``{"pe": …}`` (elements per
+            beat) for everything else. Layers that are not named keep up with those that are.
+        interval: target: cycles per frame. The cheapest folding that reaches it is taken.
+        top: name of the top module.
+
+    Without ``board``, ``fold`` and ``interval`` the layer with most multiplications gets about 64 multipliers and the other layers keep up with it.
+
+    Returns:
+        The design: ``.files .top .latency .interval .graph .streams .kernels .layers .summary()``.
+
+    Raises:
+        QfxError: the graph, a fold, the interval, the board or ``out_dir`` cannot be used as they are; nothing was written.
+    """
+    out = Path(out_dir)
+    _check_target(out)
+    design = plan(graph, board=board, fold=fold, interval=interval, top=top)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        written = replace(design, directory=temporary)
+        _write(written, temporary)
+        readback.check(written)
+        os.chmod(temporary, 0o755)
+        _replace(temporary, out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return replace(design, directory=out)
+
+
+def _write(design: Design, folder: Path) -> None:
+    (folder / f"{design.top}.v").write_text(emit.top_module(design), encoding="ascii")
+    for path in emit.sources(design.modules):
+        shutil.copyfile(path, folder / path.name)
+    for memory in design.memories:
+        (folder / memory.file).write_text(memory.text(), encoding="ascii")
+    manifest.write(design, folder)
+
+
+def _check_target(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise QfxError(f"{out}: is a file; give a folder")
+    if out.is_dir() and any(out.iterdir()) and not (out / manifest.MANIFEST).is_file():
+        raise QfxError(f"{out}: holds files that qfx.rtl.generate did not write; give a new or an empty folder")
+
+
+def _replace(temporary: Path, out: Path) -> None:
+    if not out.exists():
+        os.rename(temporary, out)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent))
+    os.rename(out, old / "design")
+    try:
+        os.rename(temporary, out)
+    except OSError:
+        os.rename(old / "design", out)
+        raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)

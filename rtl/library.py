@@ -1,0 +1,216 @@
+"""The Verilog kernels as the generator sees them: ports, parameters, latency, step sequence (docs/kernels.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from qfx.rtl.design import Kernel
+
+#: What a step does, as bits: takes a beat from input 0, from input 1, makes a beat.
+TAKE0, TAKE1, MAKE = 1, 2, 4
+
+
+def clog2(n: int) -> int:
+    """The smallest ``k`` with ``2**k >= n``."""
+    return (n - 1).bit_length()
+
+
+@dataclass(frozen=True)
+class Module:
+    """A kernel module.
+
+    Attributes:
+        name: of the module and of its file.
+        parameters: all of them, in order.
+        inputs: prefixes of the input streams' ports.
+        latency: cycles from a step to its beat.
+        steps: one period of the step sequence, ``uint8`` of :data:`TAKE0`, :data:`TAKE1`, :data:`MAKE`; ``None`` for the modules that the timing
+            model treats by themselves (FIFO, fork, window, reorder).
+    """
+
+    name: str
+    parameters: tuple[str, ...]
+    inputs: tuple[str, ...] = ("s_axis",)
+    latency: Callable[[Kernel], int] = lambda _: 1
+    steps: Callable[[Kernel], np.ndarray] | None = None
+
+
+def _sequence(*codes: int) -> np.ndarray:
+    return np.array(codes, dtype=np.uint8)
+
+
+def _every(_: Kernel) -> np.ndarray:
+    return _sequence(TAKE0 | MAKE)
+
+
+def _gather(count: int) -> np.ndarray:
+    """``count`` beats in, one beat out with the last."""
+    steps = np.full(count, TAKE0, dtype=np.uint8)
+    steps[-1] |= MAKE
+    return steps
+
+
+def _matvec_steps(kernel: Kernel) -> np.ndarray:
+    sf, nf = kernel.number("SF"), kernel.number("NF")
+    steps = np.zeros((nf, sf), dtype=np.uint8)
+    steps[0] |= TAKE0
+    steps[:, -1] |= MAKE
+    return steps.reshape(-1)
+
+
+def _downsize_steps(kernel: Kernel) -> np.ndarray:
+    steps = np.full(kernel.number("IN") // kernel.number("OUT"), MAKE, dtype=np.uint8)
+    steps[0] |= TAKE0
+    return steps
+
+
+def _concat_steps(kernel: Kernel) -> np.ndarray:
+    return _sequence(*[TAKE0 | MAKE] * kernel.number("BEATS0"), *[TAKE1 | MAKE] * kernel.number("BEATS1"))
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.replace(",", " ").split())
+
+
+_MODULES = (
+    Module("qfx_fifo", _words("WIDTH, DEPTH, STYLE")),
+    Module("qfx_fork", _words("WIDTH, N"), latency=lambda _: 0),
+    Module("qfx_upsize", _words("WIDTH, IN, OUT"), steps=lambda k: _gather(k.number("OUT") // k.number("IN"))),
+    Module("qfx_downsize", _words("WIDTH, IN, OUT"), steps=_downsize_steps),
+    Module(
+        "qfx_window",
+        _words(
+            "WIDTH, BEATS, GROUPS, IN_H, IN_W, OUT_H, OUT_W, KERNEL_H, KERNEL_W, STRIDE_H, STRIDE_W, DILATION_H, DILATION_W,"
+            "PAD_TOP, PAD_LEFT, PAD_VALUE, DEPTH, RAM_STYLE"
+        ),
+    ),
+    Module(
+        "qfx_matvec",
+        _words(
+            "SIMD, PE, SF, NF, GROUPS, A_WIDTH, A_SIGNED, W_WIDTH, W_SIGNED, ACC_WIDTH, SHIFT, HAS_BIAS, WEIGHT_FILE, BIAS_FILE,"
+            "RAM_STYLE, ROM_STYLE"
+        ),
+        latency=lambda k: 3 + clog2(k.number("SIMD")),
+        steps=_matvec_steps,
+    ),
+    Module(
+        "qfx_depthwise",
+        _words(
+            "P, K, GROUPS, A_WIDTH, A_SIGNED, W_WIDTH, W_SIGNED, ACC_WIDTH, SHIFT, HAS_BIAS, WEIGHT_FILE, BIAS_FILE, ROM_STYLE"
+        ),
+        latency=lambda _: 3,
+        steps=lambda k: _gather(k.number("K")),
+    ),
+    Module(
+        "qfx_affine",
+        _words(
+            "P, BEATS, IN_WIDTH, IN_SIGNED, SCALE_WIDTH, SCALE_SIGNED, OUT_WIDTH, SHIFT, HAS_OFFSET, SCALE_FILE, OFFSET_FILE, ROM_STYLE"
+        ),
+        latency=lambda _: 3,
+        steps=_every,
+    ),
+    Module(
+        "qfx_pool",
+        _words("P, K, MODE, IN_WIDTH, IN_SIGNED, OUT_WIDTH, SCALE_WIDTH, SCALE"),
+        latency=lambda k: 2 if k.number("MODE") == 1 and k.number("SCALE") != 1 else 1,
+        steps=lambda k: _gather(k.number("K")),
+    ),
+    Module(
+        "qfx_cast_stream",
+        _words(
+            "P, IN_WIDTH, IN_SIGNED, SHIFT, OUT_WIDTH, OUT_SIGNED, ROUNDING, OVERFLOW, PER_CHANNEL, BEATS, ALIGN_MAX, ALIGN_FILE"
+        ),
+        latency=lambda k: 1 + k.number("PER_CHANNEL"),
+        steps=_every,
+    ),
+    Module("qfx_relu", _words("P, IN_WIDTH, IN_SIGNED, OUT_WIDTH"), steps=_every),
+    Module(
+        "qfx_leaky_relu", _words("P, IN_WIDTH, IN_SIGNED, OUT_WIDTH, SLOPE_FRAC, SLOPE_WIDTH, SLOPE"), steps=_every
+    ),
+    Module(
+        "qfx_clip",
+        _words(
+            "P, IN_WIDTH, IN_SIGNED, OUT_WIDTH, SHIFT, BOUND_WIDTH, HAS_LOW, LOW, HAS_HIGH, HIGH, PER_CHANNEL, BEATS, LOW_FILE, HIGH_FILE"
+        ),
+        steps=_every,
+    ),
+    Module(
+        "qfx_binary",
+        _words("P, WIDTH0, SIGNED0, SHIFT0, WIDTH1, SIGNED1, SHIFT1, MODE, OUT_WIDTH"),
+        inputs=("s0_axis", "s1_axis"),
+        latency=lambda k: 2 if k.number("MODE") == 2 else 1,
+        steps=lambda _: _sequence(TAKE0 | TAKE1 | MAKE),
+    ),
+    Module("qfx_concat", _words("WIDTH, BEATS0, BEATS1"), inputs=("s0_axis", "s1_axis"), steps=_concat_steps),
+    Module("qfx_reorder", _words("WIDTH, LENGTH, ADDRESS_FILE, RAM_STYLE")),
+)
+
+MODULES: dict[str, Module] = {module.name: module for module in _MODULES}
+
+
+def latency(kernel: Kernel) -> int:
+    """Cycles from a step to its beat on the output (with ``en`` high)."""
+    return MODULES[kernel.module].latency(kernel)
+
+
+def steps(kernel: Kernel) -> np.ndarray:
+    """One period of the step sequence of a kernel that has one."""
+    sequence = MODULES[kernel.module].steps
+    assert sequence is not None, kernel.module
+    return sequence(kernel)
+
+
+# -- qfx_window --------------------------------------------------------------------------------------------------------
+
+
+def window_span(kernel: Kernel) -> int:
+    """The smallest buffer, in beats, with which a window kernel makes progress."""
+    n = kernel.number
+    rows, columns = (n("KERNEL_H") - 1) * n("DILATION_H"), (n("KERNEL_W") - 1) * n("DILATION_W")
+    return (rows * n("IN_W") + columns + 1) * n("BEATS")
+
+
+def window_full_depth(kernel: Kernel) -> int:
+    """A buffer with which the writer never waits for longer than the reader needs anyway."""
+    n = kernel.number
+    ahead = n("STRIDE_H") * n("IN_W") if n("IN_H") > 1 else n("STRIDE_W")
+    return window_span(kernel) + ahead * n("BEATS")
+
+
+def window_sequence(kernel: Kernel) -> tuple[np.ndarray, np.ndarray, int]:
+    """The reader's steps of one frame.
+
+    Returns:
+        need: int64 per step; the step's condition is ``fill > need``;
+        drop: int64 per step; by how much ``fill`` falls when it fires;
+        fill0: ``fill`` after reset.
+    """
+    n = kernel.number
+    beats, groups, in_h, in_w = n("BEATS"), n("GROUPS"), n("IN_H"), n("IN_W")
+    group_beats = beats // groups
+    fill0 = (n("PAD_TOP") * in_w + n("PAD_LEFT")) * beats
+    oy, ox, g, ky, kx, b = np.ix_(
+        *(np.arange(size) for size in (n("OUT_H"), n("OUT_W"), groups, n("KERNEL_H"), n("KERNEL_W"), group_beats))
+    )
+    iy = oy * n("STRIDE_H") - n("PAD_TOP") + ky * n("DILATION_H")
+    ix = ox * n("STRIDE_W") - n("PAD_LEFT") + kx * n("DILATION_W")
+    inside = (iy >= 0) & (iy < in_h) & (ix >= 0) & (ix < in_w)
+    off = (ky * n("DILATION_H") * in_w + kx * n("DILATION_W")) * beats + g * group_beats + b
+    never_waits = np.int64(-(1 << 62))
+    need = np.where(inside, off, never_waits).astype(np.int64)
+    need = np.array(np.broadcast_to(need, np.broadcast_shapes(inside.shape, off.shape))).reshape(-1)
+    need[0] = max(int(need[0]), fill0 - 1)
+
+    last_x = min(n("OUT_W") - 1, (in_w - 1 + n("PAD_LEFT")) // n("STRIDE_W"))
+    last_y = min(n("OUT_H") - 1, (in_h - 1 + n("PAD_TOP")) // n("STRIDE_H"))
+    y = np.minimum(np.arange(n("OUT_H")), last_y)[:, None] * n("STRIDE_H") * in_w
+    x = np.minimum(np.arange(n("OUT_W")), last_x)[None, :] * n("STRIDE_W")
+    base = ((y + x) * beats - fill0).reshape(-1)
+    after = np.append(base[1:], in_h * in_w * beats + base[0])
+    drop = np.zeros(need.shape, dtype=np.int64)
+    per_pixel = need.size // base.size
+    drop[per_pixel - 1 :: per_pixel] = after - base
+    return need, drop, fill0

@@ -1,0 +1,380 @@
+"""Graph to stages: which kernels compute each operator, with exact constants (docs/rtl.md, "Lowering")."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TypeVar
+
+import numpy as np
+
+from qfx.errors import QfxError
+from qfx.formats.rounding import OVERFLOW, ROUNDING
+from qfx.graph import Graph, Node, Tensor
+from qfx.graph import ops as op
+from qfx.graph.ops import Padding, affine_integers, cast_shifts, clip_integers, integers, weighted_integers
+from qfx.rtl.design import canonical_order
+from qfx.rtl.library import clog2
+from qfx.rtl.stages import (
+    Binary,
+    Concat,
+    Depthwise,
+    Elementwise,
+    Geometry,
+    MatVec,
+    Pool,
+    Program,
+    Reorder,
+    Stage,
+    Value,
+)
+
+
+def lower(graph: Graph) -> Program:
+    """The stages of a graph.
+
+    Raises:
+        QfxError: the graph holds an operator that has no kernel.
+    """
+    return _Lowering(graph).run()
+
+
+def bits_of(low: int, high: int) -> tuple[int, bool]:
+    """Width and signedness of the narrowest integers that hold ``low .. high``."""
+    signed = low < 0
+    return max(1, high.bit_length() + signed, (-low - 1).bit_length() + 1 if signed else 0), signed
+
+
+def trailing_zeros(values: np.ndarray) -> int:
+    """Trailing zero bits that all values share; 0 when all are zero."""
+    union = 0
+    for value in values.reshape(-1):
+        union |= abs(int(value))
+    return (union & -union).bit_length() - 1 if union else 0
+
+
+S = TypeVar("S", bound=Stage)
+
+
+class _Lowering:
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.stages: list[Stage] = []
+        self.values: dict[str, Value] = {}
+        self.notes: dict[str, str] = {}
+        self.canonical: dict[str, Value] = {}  # reordered copies by node, so that two consumers share one
+
+    def run(self) -> Program:
+        handlers = {
+            op.Cast: self.cast, op.Linear: self.linear, op.Conv: self.conv, op.Affine: self.affine, op.Add: self.binary,
+            op.Sub: self.binary, op.Mul: self.binary, op.Relu: self.relu, op.LeakyRelu: self.leaky_relu, op.Clip: self.clip,
+            op.MaxPool: self.pool, op.AvgPool: self.pool, op.Concat: self.concat, op.Reshape: self.move, op.Transpose: self.move,
+        }  # fmt: skip
+        source = self.graph.input_node
+        self.values[source.name] = self.tensor_value(source, source.name)
+        for node in self.graph.nodes[1:]:
+            handler = handlers.get(type(node.op))
+            if handler is None:
+                known = ", ".join(sorted(kind.kind for kind in handlers))
+                raise QfxError(f"{node.where}: there is no kernel for this operator; supported: {known}")
+            self.values[node.name] = handler(node)
+        result = self.in_order(self.values[self.graph.output])
+        return Program(tuple(self.stages), self.values[source.name], result, self.notes)
+
+    # -- helpers -------------------------------------------------------------------------------------------------------
+
+    def operand(self, node: Node, index: int = 0) -> Value:
+        return self.values[node.inputs[index]]
+
+    def tensor_value(self, node: Node, name: str) -> Value:
+        """The tensor of a node in stream order."""
+        t = node.tensor
+        pixels = t.size // t.channels
+        return Value(name, node.name, pixels, t.channels, t.format.width, t.format.signed, canonical_order(t.shape), t.fracs)
+
+    def like(self, x: Value, node: Node) -> Value:
+        """The tensor of a node that an element-wise operator makes from ``x``: in the order in which ``x`` comes."""
+        t = node.tensor
+        return replace(
+            x, name=node.name, node=node.name, width=t.format.width, signed=t.format.signed, fracs=self.in_stream(x, t, t.fracs)
+        )
+
+    def in_stream(self, x: Value, t: Tensor, per_channel: object) -> tuple[int, ...]:
+        """Facts of each tensor channel as facts of each stream channel. The period of a stream that is not in order is the frame."""
+        values = integers(per_channel)
+        return tuple(values[(x.order[: x.channels] // (t.size // t.channels))].tolist())
+
+    def in_order(self, x: Value) -> Value:
+        """``x`` with the tensor in stream order; a reorder stage where it comes otherwise."""
+        assert x.node is not None
+        tensor = self.graph[x.node].tensor
+        wanted = canonical_order(tensor.shape)
+        if np.array_equal(x.order, wanted):
+            return x
+        if x.node in self.canonical:
+            return self.canonical[x.node]
+        position = np.empty_like(x.order)
+        position[x.order] = np.arange(x.order.size)
+        address = position[wanted]
+        ordered = self.tensor_value(self.graph[x.node], f"{x.name}_ordered")
+        self.stages.append(Reorder(x.node, (x,), ordered, address, _block(address, ordered.channels)))
+        self.canonical[x.node] = ordered
+        return ordered
+
+    def aligned(self, node: Node, x: Value, index: int, fracs: tuple[int, ...], width: int, signed: bool) -> Value:
+        """``x`` with other (not smaller) binary points and another (wide enough) element format, exactly."""
+        if fracs == x.fracs and width == x.width and signed == x.signed:
+            return x
+        shifts = tuple(p - f for p, f in zip(x.fracs, fracs, strict=True))
+        out = replace(x, name=f"{node.name}_in{index}", node=None, width=width, signed=signed, fracs=fracs)
+        self.stages.append(_cast(node.name, x, out, shifts, "TRN", "WRAP"))
+        return out
+
+    def put(self, stage: Stage) -> Value:
+        self.stages.append(stage)
+        return stage.output
+
+    def skip(self, node: Node, x: Value, why: str) -> Value:
+        """A node that changes no code: its tensor is the stream of the operand."""
+        self.notes[node.name] = why
+        return replace(self.like(x, node), name=x.name)
+
+    # -- operators -----------------------------------------------------------------------------------------------------
+
+    def cast(self, node: Node) -> Value:
+        x, fmt = self.operand(node), _operator(node, op.Cast).format
+        source = self.graph[node.inputs[0]].tensor
+        shifts = cast_shifts(source, fmt)
+        out = self.like(x, node)
+        same = (x.width, x.signed) == (out.width, out.signed)
+        low, high = int(source.low.min()), int(source.high.max())
+        if not any(shifts) and same and fmt.code_min <= low and high <= fmt.code_max:
+            return self.skip(node, x, "changes no code")
+        in_stream = self.in_stream(x, source, shifts)
+        return self.put(_cast(node.name, x, out, in_stream, fmt.rounding, fmt.overflow))
+
+    def relu(self, node: Node) -> Value:
+        x = self.operand(node)
+        if int(self.graph[node.inputs[0]].tensor.low.min()) >= 0:
+            return self.skip(node, x, "no operand is negative")
+        return self.elementwise(node, "qfx_relu", {})
+
+    def leaky_relu(self, node: Node) -> Value:
+        o = _operator(node, op.LeakyRelu)
+        width = bits_of(min(o.slope_code, 0), max(o.slope_code, 0))[0] + (o.slope_code >= 0)
+        values = {"SLOPE_FRAC": o.slope_frac, "SLOPE_WIDTH": width, "SLOPE": o.slope_code & ((1 << width) - 1)}
+        return self.elementwise(node, "qfx_leaky_relu", values)
+
+    def elementwise(self, node: Node, module: str, parameters: dict[str, int | str]) -> Value:
+        x = self.operand(node)
+        out = self.like(x, node)
+        common = {"IN_WIDTH": x.width, "IN_SIGNED": int(x.signed), "OUT_WIDTH": out.width}
+        return self.put(Elementwise(node.name, (x,), out, module, {**common, **parameters}))
+
+    def clip(self, node: Node) -> Value:
+        x, o = self.operand(node), _operator(node, op.Clip)
+        source = self.graph[node.inputs[0]].tensor
+        _, shifts, lows, highs = clip_integers(o, source)
+        in_shifts = self.in_stream(x, source, shifts)
+        out = self.like(x, node)
+        if len(set(in_shifts)) > 1:
+            # One shift for all channels is what the kernel has; others are made before it.
+            low = min(int(v) << int(s) for v, s in zip(source.low, shifts, strict=True))
+            high = max(int(v) << int(s) for v, s in zip(source.high, shifts, strict=True))
+            x = self.aligned(node, x, 0, out.fracs, *bits_of(low, high))
+            in_shifts = (0,)
+        bounds = [None if b is None else integers(self.in_stream(x, source, b)) for b in (lows, highs)]
+        known = [int(v) for b in bounds if b is not None for v in b]
+        bits = bits_of(min(*known, -1), max(*known, 0))[0]  # two's complement
+        mask = (1 << bits) - 1
+        parameters: dict[str, int | str] = {
+            "IN_WIDTH": x.width, "IN_SIGNED": int(x.signed), "OUT_WIDTH": out.width, "SHIFT": in_shifts[0], "BOUND_WIDTH": bits,
+            "HAS_LOW": int(bounds[0] is not None), "LOW": 0, "HAS_HIGH": int(bounds[1] is not None), "HIGH": 0,
+            "PER_CHANNEL": 0, "BEATS": 1, "LOW_FILE": "", "HIGH_FILE": "",
+        }  # fmt: skip
+        tables: dict[str, tuple[np.ndarray, int]] = {}
+        per_channel = any(b is not None and len(set(b.tolist())) > 1 for b in bounds)
+        parameters["PER_CHANNEL"] = int(per_channel)
+        for name, bound in zip(("LOW", "HIGH"), bounds, strict=True):
+            if per_channel and bound is not None:
+                tables[f"{name}_FILE"] = (bound & mask, bits)
+            elif bound is not None:
+                parameters[name] = int(bound[0]) & mask
+        return self.put(Elementwise(node.name, (x,), out, "qfx_clip", parameters, tables))
+
+    def affine(self, node: Node) -> Value:
+        x, o = self.operand(node), _operator(node, op.Affine)
+        source = self.graph[node.inputs[0]].tensor
+        scale, offset, _ = affine_integers(o, source)
+        shift = trailing_zeros(scale)
+        scale = integers(self.in_stream(x, source, scale >> shift))
+        offset = integers(self.in_stream(x, source, offset))
+        width, signed = bits_of(int(scale.min()), int(scale.max()))
+        out = self.like(x, node)
+        has_offset = any(int(v) for v in offset)
+        parameters: dict[str, int | str] = {
+            "IN_WIDTH": x.width, "IN_SIGNED": int(x.signed), "SCALE_WIDTH": width, "SCALE_SIGNED": int(signed), "OUT_WIDTH": out.width,
+            "SHIFT": shift, "HAS_OFFSET": int(has_offset), "SCALE_FILE": "", "OFFSET_FILE": "",
+        }  # fmt: skip
+        tables = {"SCALE_FILE": (_unsigned(scale, width), width)}
+        if has_offset:
+            tables["OFFSET_FILE"] = (_unsigned(offset, out.width), out.width)
+        return self.put(Elementwise(node.name, (x,), out, "qfx_affine", parameters, tables))
+
+    def linear(self, node: Node) -> Value:
+        x, o = self.operand(node), _operator(node, op.Linear)
+        weight, bias, _ = weighted_integers(o, self.graph[node.inputs[0]].tensor)
+        # Whatever order the elements come in, the columns follow: a flatten before this costs nothing.
+        return self.matvec(node, x, weight[:, x.order][None], bias, None)
+
+    def conv(self, node: Node) -> Value:
+        x, o = self.in_order(self.operand(node)), _operator(node, op.Conv)
+        weight, bias, _ = weighted_integers(o, self.graph[node.inputs[0]].tensor)
+        source = self.graph[node.inputs[0]].tensor
+        geometry = _geometry(source.shape, node.tensor.shape, o.kernel, o.stride, o.padding, o.dilation)
+        out, per_group = weight.shape[:2]
+        taps = np.moveaxis(weight.reshape(out, per_group, -1), 1, 2)  # (out, tap, channel of the group)
+        if o.groups > 1 and per_group == 1 and out == o.groups:
+            return self.depthwise(node, x, taps[:, :, 0].T, bias, geometry)
+        grouped = taps.reshape(o.groups, out // o.groups, -1)
+        whole = geometry.is_whole and o.groups == 1
+        if whole:
+            # The window is the frame as it comes: a matrix times a vector.
+            flat = replace(x, pixels=1, channels=x.size, fracs=x.fracs * x.pixels)
+            return self.matvec(node, flat, grouped, bias, None)
+        return self.matvec(node, x, grouped, bias, None if geometry.is_identity else geometry)
+
+    def matvec(self, node: Node, x: Value, weight: np.ndarray, bias: np.ndarray | None, window: Geometry | None) -> Value:
+        shift = trailing_zeros(weight)
+        weight = weight >> shift
+        width, signed = bits_of(int(weight.min()), int(weight.max()))
+        bias = bias if bias is not None and any(int(b) for b in bias) else None
+        out = self.tensor_value(node, node.name)
+        return self.put(MatVec(node.name, (x,), out, weight, bias, width, signed, shift, window))
+
+    def depthwise(self, node: Node, x: Value, weight: np.ndarray, bias: np.ndarray | None, window: Geometry) -> Value:
+        shift = trailing_zeros(weight)
+        weight = weight >> shift
+        width, signed = bits_of(int(weight.min()), int(weight.max()))
+        bias = bias if bias is not None and any(int(b) for b in bias) else None
+        out = self.tensor_value(node, node.name)
+        return self.put(Depthwise(node.name, (x,), out, weight, bias, width, signed, shift, window))
+
+    def pool(self, node: Node) -> Value:
+        x, o = self.in_order(self.operand(node)), node.op
+        assert isinstance(o, op.MaxPool | op.AvgPool)
+        source = self.graph[node.inputs[0]].tensor
+        geometry = _geometry(source.shape, node.tensor.shape, o.kernel, o.stride, o.padding, (1,) * len(o.kernel))
+        scale = o.scale_code if isinstance(o, op.AvgPool) else None
+        return self.put(Pool(node.name, (x,), self.tensor_value(node, node.name), geometry, scale))
+
+    def binary(self, node: Node) -> Value:
+        mode = {"add": 0, "sub": 1, "mul": 2}[node.op.kind]
+        a, b = self.operand(node), self.operand(node, 1)
+        if not np.array_equal(a.order, b.order):
+            a, b = self.in_order(a), self.in_order(b)
+        out = self.like(a, node)
+        shifts = (0, 0)
+        if mode != 2:
+            operands = [a, b]
+            wanted = []
+            for i, (x, name) in enumerate(zip((a, b), node.inputs, strict=True)):
+                difference = tuple(f - p for f, p in zip(out.fracs, x.fracs, strict=True))
+                if len(set(difference)) > 1:
+                    t = self.graph[name].tensor
+                    per_channel = self.in_stream(x, t, range(t.channels))
+                    ends = [
+                        int(v[c]) << s for c, s in zip(per_channel, difference, strict=True) for v in (t.low, t.high)
+                    ]
+                    operands[i] = self.aligned(node, x, i, out.fracs, *bits_of(min(ends), max(ends)))
+                    difference = (0,)
+                wanted.append(difference[0])
+            a, b = operands
+            shifts = (wanted[0], wanted[1])
+        return self.put(Binary(node.name, (a, b), out, mode, shifts))
+
+    def concat(self, node: Node) -> Value:
+        t = node.tensor
+        frac = t.fracs[0]
+        parts = []
+        for i in range(len(node.inputs)):
+            x = self.in_order(self.operand(node, i))
+            parts.append(self.aligned(node, x, i, (frac,) * x.channels, t.format.width, t.format.signed))
+        whole = self.tensor_value(node, node.name)
+        joined = parts[0]
+        for i, part in enumerate(parts[1:], 1):
+            channels = joined.channels + part.channels
+            last = i == len(parts) - 1
+            out = whole if last else replace(
+                whole, name=f"{node.name}_join{i}", node=None, channels=channels,
+                order=np.arange(channels * whole.pixels), fracs=(frac,) * channels,
+            )  # fmt: skip
+            joined = self.put(Concat(node.name, (joined, part), out))
+        return joined
+
+    def move(self, node: Node) -> Value:
+        x, o = self.operand(node), node.op
+        source, result = self.graph[node.inputs[0]].tensor, node.tensor
+        index = np.arange(source.size).reshape(source.shape)
+        moved = index.reshape(result.shape) if isinstance(o, op.Reshape) else index.transpose(_operator(node, op.Transpose).axes)
+        # place[i]: where element i of the operand stands in the result, both row-major
+        place = np.empty(source.size, dtype=np.int64)
+        place[moved.reshape(-1)] = np.arange(source.size)
+        order = place[x.order]
+        t = result
+        if np.array_equal(order, canonical_order(t.shape)):
+            out = replace(self.tensor_value(node, x.name), width=x.width, signed=x.signed)
+            why = "the stream is already in this order"
+        else:
+            fracs = tuple(integers(t.fracs)[order // (t.size // t.channels)].tolist())
+            out = Value(x.name, node.name, 1, t.size, x.width, x.signed, order, fracs)
+            why = "later layers take the elements in the order in which they come"
+        self.notes[node.name] = why
+        return out
+
+
+O = TypeVar("O", bound=op.Op)  # noqa: E741
+
+
+def _operator(node: Node, kind: type[O]) -> O:
+    assert isinstance(node.op, kind)
+    return node.op
+
+
+def _unsigned(values: np.ndarray, width: int) -> np.ndarray:
+    """Two's complement bits of integers."""
+    return values & ((1 << width) - 1)
+
+
+def _cast(
+    node: str, x: Value, out: Value, shifts: tuple[int, ...], rounding: str, overflow: str
+) -> Elementwise:
+    """A streaming cast; ``shifts`` per stream channel: bits dropped (positive) or appended."""
+    top = max(shifts)
+    align = integers([top - s for s in shifts])
+    most = int(align.max())
+    parameters: dict[str, int | str] = {
+        "IN_WIDTH": x.width, "IN_SIGNED": int(x.signed), "SHIFT": top, "OUT_WIDTH": out.width, "OUT_SIGNED": int(out.signed),
+        "ROUNDING": ROUNDING.index(rounding), "OVERFLOW": OVERFLOW.index(overflow), "PER_CHANNEL": int(most > 0), "BEATS": 1,
+        "ALIGN_MAX": max(most, 1), "ALIGN_FILE": "",
+    }  # fmt: skip
+    tables = {"ALIGN_FILE": (align, clog2(most + 1))} if most else {}
+    return Elementwise(node, (x,), out, "qfx_cast_stream", parameters, tables)
+
+
+def _geometry(
+    source: tuple[int, ...], result: tuple[int, ...], kernel: tuple[int, ...], stride: tuple[int, ...], padding: Padding, dilation: tuple[int, ...]
+) -> Geometry:
+    def two(values: tuple[int, ...], first: int = 1) -> tuple[int, int]:
+        return (first, values[0]) if len(values) == 1 else (values[0], values[1])
+
+    before = two(tuple(p[0] for p in padding), 0)
+    return Geometry(*two(source[1:]), *two(result[1:]), *two(kernel), *two(stride), *two(dilation), *before)
+
+
+def _block(address: np.ndarray, channels: int) -> int:
+    """The largest number of elements that move together, dividing the channels of a pixel of the result."""
+    for block in sorted((d for d in range(1, channels + 1) if channels % d == 0), reverse=True):
+        rows = address.reshape(-1, block)
+        if (rows[:, 0] % block == 0).all() and (rows == rows[:, :1] + np.arange(block)).all():
+            return block
+    return 1
