@@ -69,6 +69,8 @@ module qfx_window #(
     localparam MAX_B = (ADVANCE_Y > ADVANCE_X) ? ADVANCE_Y : ADVANCE_X;
     localparam MAX_C = (ADVANCE_F > MAX_B) ? ADVANCE_F : MAX_B;
     localparam RANGE = (PLAIN == 0) ? DEPTH + FRAME + FILL0 : (MAX_A > MAX_C) ? MAX_A : MAX_C;
+    // What the first step of a frame waits for, see the specification.
+    localparam START = (FILL0 < DEPTH) ? FILL0 : DEPTH;
     localparam OFF_WIDTH = $clog2(OFF_LAST + 1) + 1;
     localparam FILL_MIN = $clog2(RANGE + 1) + 1;
     localparam FILL_WIDTH = (FILL_MIN > OFF_WIDTH) ? FILL_MIN : OFF_WIDTH;
@@ -90,8 +92,6 @@ module qfx_window #(
     localparam KY_LAST = KERNEL_H - 1;
     localparam X_OUT = PAD_LEFT + IN_W;
     localparam Y_OUT = PAD_TOP + IN_H;
-    localparam X_HELD = LAST_X * STRIDE_W;
-    localparam Y_HELD = LAST_Y * STRIDE_H;
     localparam A_LAST = DEPTH - 1;
     localparam A_B = 1 % DEPTH;
     localparam A_KX = ((STEP_KX % DEPTH) + DEPTH) % DEPTH;
@@ -125,12 +125,14 @@ module qfx_window #(
     wire last_g = last_ky && g == G_LAST[G_WIDTH-1:0];       // the pixel's last step
     wire last_x = x0 == END_X[X_WIDTH-1:0];
     wire last_y = y0 == END_Y[Y_WIDTH-1:0];
-    wire hold_x = LAST_X < OUT_W - 1 && x0 >= X_HELD[X_WIDTH-1:0];
-    wire hold_y = LAST_Y < OUT_H - 1 && y0 >= Y_HELD[Y_WIDTH-1:0];
+    wire [X_WIDTH-1:0] next_x0 = x0 + STRIDE_W[X_WIDTH-1:0];
+    wire [Y_WIDTH-1:0] next_y0 = y0 + STRIDE_H[Y_WIDTH-1:0];
+    wire hold_x = LAST_X < OUT_W - 1 && next_x0 >= X_OUT[X_WIDTH-1:0];
+    wire hold_y = LAST_Y < OUT_H - 1 && next_y0 >= Y_OUT[Y_WIDTH-1:0];
 
     wire in_image = (PAD_LEFT == 0 || x >= PAD_LEFT[X_WIDTH-1:0]) && (END_X + SPAN_X < PAD_LEFT + IN_W || x < X_OUT[X_WIDTH-1:0])
         && (PAD_TOP == 0 || y >= PAD_TOP[Y_WIDTH-1:0]) && (END_Y + SPAN_Y < PAD_TOP + IN_H || y < Y_OUT[Y_WIDTH-1:0]);
-    wire ready = (FILL0 == 0 || !first || $signed(fill) >= $signed(FILL0[FILL_WIDTH-1:0])) && (!in_image || $signed(off) < $signed(fill));
+    wire ready = (START == 0 || !first || $signed(fill) >= $signed(START[FILL_WIDTH-1:0])) && (!in_image || $signed(off) < $signed(fill));
 
     wire en = !m_axis_tvalid || m_axis_tready;
     wire fire = en && ready;
@@ -192,11 +194,11 @@ module qfx_window #(
             end
             if (last_ky) g <= last_g ? {G_WIDTH{1'b0}} : g + 1'b1;
             if (last_g) begin
-                x0 <= last_x ? {X_WIDTH{1'b0}} : x0 + STRIDE_W[X_WIDTH-1:0];
-                x <= last_x ? {X_WIDTH{1'b0}} : x0 + STRIDE_W[X_WIDTH-1:0];
+                x0 <= last_x ? {X_WIDTH{1'b0}} : next_x0;
+                x <= last_x ? {X_WIDTH{1'b0}} : next_x0;
                 if (last_x) begin
-                    y0 <= last_y ? {Y_WIDTH{1'b0}} : y0 + STRIDE_H[Y_WIDTH-1:0];
-                    y <= last_y ? {Y_WIDTH{1'b0}} : y0 + STRIDE_H[Y_WIDTH-1:0];
+                    y0 <= last_y ? {Y_WIDTH{1'b0}} : next_y0;
+                    y <= last_y ? {Y_WIDTH{1'b0}} : next_y0;
                 end
             end
         end
