@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 
 # What the targets are about; set on the command line: make hls BOARD=zcu104 MODEL=net.qfx
 DATA ?= digits
-BOARD ?= ultra96v2
+BOARD ?=
 MODEL ?= build/demo/network.qfx
 IO ?= parallel
 INTERVAL ?=
@@ -17,8 +17,8 @@ OUT ?= build/$(notdir $(basename $(MODEL)))
 PYTEST_ARGS ?=
 
 PYTEST := $(PY) -m pytest -n 2 --dist worksteal
-# `qfx rtl` takes a board or an interval; an interval that was asked for wins.
-FOLD = $(if $(INTERVAL),--interval $(INTERVAL),--board $(BOARD))
+TARGET = $(if $(BOARD),--board "$(BOARD)")
+FOLD = $(TARGET) $(if $(INTERVAL),--interval $(INTERVAL))
 
 .PHONY: help setup system model doctor demo test test-all hls rtl sim verify cost bench fuzz lint docs wheel lock clean distclean
 .DEFAULT_GOAL := help
@@ -42,9 +42,9 @@ test-all: $(STAMP)  ## all tests
 	$(PYTEST) $(PYTEST_ARGS)
 
 hls: $(STAMP) model  ## write the HLS project of MODEL for BOARD, IO=parallel or stream
-	$(QFX) hls "$(MODEL)" --board "$(BOARD)" --io "$(IO)" --out "$(OUT)/hls-$(BOARD)-$(IO)"
+	$(QFX) hls "$(MODEL)" $(TARGET) --io "$(IO)" --out "$(OUT)/hls-$(or $(BOARD),generic)-$(IO)"
 
-rtl: $(STAMP) model  ## write the Verilog of MODEL for BOARD, or for INTERVAL cycles per frame
+rtl: $(STAMP) model  ## write the Verilog of MODEL, for BOARD or for INTERVAL cycles per frame
 	$(QFX) rtl "$(MODEL)" $(FOLD) --out "$(OUT)/rtl"
 
 sim: $(STAMP) model  ## simulate the Verilog of MODEL against the integer graph

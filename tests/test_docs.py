@@ -53,6 +53,7 @@ def test_some_pages_have_examples() -> None:
     assert {"formats.md", "boards.md"} <= {page.name for page in PAGES}
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_the_examples_of_a_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qfx.errors import QfxError
-
 if TYPE_CHECKING:
     from qfx.graph import Graph
 
@@ -35,14 +33,10 @@ def default_out(file: Path, what: str) -> Path:
 
 
 def generate(graph: Graph, out: Path, board: str | None, interval: int | None) -> Any:
-    """The Verilog design of a graph, folded for a board (the generic one unless named) or for an interval."""
+    """The Verilog design of a graph: cheapest for an interval, fastest for a board, or a moderate one."""
     import qfx.rtl
 
-    if board is not None and interval is not None:
-        raise QfxError("--board and --interval: give one: either decides the folding")
-    if interval is not None:
-        return qfx.rtl.generate(graph, out, interval=interval)
-    return qfx.rtl.generate(graph, out, board=board or "generic")
+    return qfx.rtl.generate(graph, out, board=board, interval=interval)
 
 
 def names(text: str) -> tuple[str, ...]:

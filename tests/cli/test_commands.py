@@ -68,3 +68,54 @@ def test_verify(graph_file: Path) -> None:
     assert (report["hls"]["samples"], report["hls"]["mismatches"]) == (20, 0)
     result = run("verify", graph_file, "--against", "hls,vhdl")
     assert (result.exit_code, "supported: torch, hls, rtl" in result.stderr) == (2, True)
+
+
+def test_rtl(graph_file: Path, tmp_path: Path) -> None:
+    facts = json.loads(run("rtl", graph_file, "--interval", 6, "--out", tmp_path / "rtl", "--json").stdout)
+    assert facts["interval"] <= 6
+    assert all(Path(file).is_file() for file in facts["files"])
+    assert f"module {facts['top']}" in Path(facts["files"][0]).read_text(encoding="utf-8")
+    result = run("rtl", graph_file, "--interval", 6, "--out", tmp_path / "rtl")
+    assert f"latency {facts['latency']} cycles, interval {facts['interval']} cycles" in result.stdout
+
+
+def test_sim(graph_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "sim"
+    result = run("sim", graph_file, "--frames", 12, "--interval", 6, "--out", out, "--waves", "--json")
+    report = json.loads(result.stdout)
+    assert (result.exit_code, report["frames"], report["mismatches"]) == (0, 12, 0)
+    assert report["latency_simulated"] == report["latency_predicted"]
+    assert report["interval_simulated"] == report["interval_predicted"]
+    assert (out / "simulation" / "dump.vcd").is_file()
+
+
+def test_sim_notices_a_wrong_weight(
+    graph_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One bit of one weight turned over in the memory file: the frames differ and the exit status says so."""
+    from qfx import rtl
+
+    generate = rtl.generate
+
+    def damaged(*arguments: object, **options: object) -> object:
+        design = generate(*arguments, **options)  # type: ignore[arg-type]
+        memory = next(path for path in design.files if path.suffix == ".mem" and "weight" in path.name)
+        lines = memory.read_text(encoding="ascii").split("\n")
+        lines[0] = f"{int(lines[0], 16) ^ 1:0{len(lines[0])}x}"
+        memory.write_text("\n".join(lines), encoding="ascii")
+        return design
+
+    monkeypatch.setattr(rtl, "generate", damaged)
+    result = run("sim", graph_file, "--frames", 12, "--interval", 6, "--out", tmp_path / "sim", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["mismatches"] > 0
+
+
+def test_cost(graph_file: Path, tmp_path: Path) -> None:
+    result = run("cost", graph_file, "--interval", 6, "--out", tmp_path / "cost", "--json")
+    report = json.loads(result.stdout)
+    assert report["lut"] > 0 and report["ff"] > 0 and report["latch"] == 0
+    assert {"fc1", "fc2"} <= {layer["module"] for layer in report["layers"]}
+    assert sum(layer["ff"] for layer in report["layers"]) >= report["ff"] // 2
+    table = run("cost", graph_file, "--interval", 6, "--out", tmp_path / "cost").stdout
+    assert "whole design" in table and "yosys" in table
