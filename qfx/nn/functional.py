@@ -30,11 +30,11 @@ def round_(x: torch.Tensor, rounding: str) -> torch.Tensor:
     if rounding == "RND":
         return nearest.add_(rest == 0.5)
     if rounding == "RND_MIN_INF":
-        return nearest.sub_(rest == -0.5)
+        return nearest.sub_((rest == -0.5).to(x.dtype))
     if rounding == "RND_ZERO":
-        return nearest.add_((rest == 0.5) & (x < 0)).sub_((rest == -0.5) & (x > 0))
+        return nearest.add_((rest == 0.5) & (x < 0)).sub_(((rest == -0.5) & (x > 0)).to(x.dtype))
     assert rounding == "RND_INF"
-    return nearest.add_((rest == 0.5) & (x > 0)).sub_((rest == -0.5) & (x < 0))
+    return nearest.add_((rest == 0.5) & (x > 0)).sub_(((rest == -0.5) & (x < 0)).to(x.dtype))
 
 
 def overflow_(rounded: torch.Tensor, scaled: torch.Tensor | None, fmt: FixedPoint) -> torch.Tensor:
