@@ -1,7 +1,7 @@
 """hls4ml's model of a list of layers: registration of our kernels, explicit types everywhere, an explicit list of passes.
 
 The only module that imports hls4ml. The flows that hls4ml runs by default infer and rewrite types; here only the passes run that a
-design with every type given needs, so nothing can change what :mod:`qfx.hls.lower` decided. That is checked at the end.
+design with every type given needs, so nothing can change what :mod:`qfx.hls.lowering` decided. That is checked at the end.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from qfx.errors import QfxError
 from qfx.hls.carriers import CType
 from qfx.hls.kernels import INDEX, REUSE, headers
-from qfx.hls.lower import LayerSpec
+from qfx.hls.layers import LayerSpec
 
 with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
     warnings.simplefilter("ignore")
@@ -36,7 +36,7 @@ TOP = "qfx_top"
 
 
 class QfxKernel(Layer):  # type: ignore[misc]
-    """A layer whose C++ comes from ``kernels/*.h``; its configuration struct is written by :mod:`qfx.hls.lower`."""
+    """A layer whose C++ comes from ``kernels/*.h``; its configuration struct is written by :mod:`qfx.hls.lowering`."""
 
     def initialize(self) -> None:
         self.add_output_variable(self.attributes["target_shape"])
@@ -44,7 +44,9 @@ class QfxKernel(Layer):  # type: ignore[misc]
             data = self.get_attr(f"{name}_data")
             if data is not None:
                 precision = IntegerPrecisionType(self.attributes[f"{name}_width"], signed=True)
-                self.add_weights_variable(name, var_name=f"{name[0]}{{index}}", type_name=f"{name}{{index}}_t", precision=precision)
+                self.add_weights_variable(
+                    name, var_name=f"{name[0]}{{index}}", type_name=f"{name}{{index}}_t", precision=precision
+                )
 
 
 class _KernelConfig(LayerConfigTemplate):  # type: ignore[misc]
@@ -130,7 +132,7 @@ def build(
             "Precision": {**precision, "default": precision["result"]},
             "ReuseFactor": reuse_factor.get(layer.name, 1),
             "Strategy": strategy.get(layer.name, "Latency"),
-            "Trace": layer.node is not None and layer.class_name not in ("InputLayer", "Reshape"),
+            "Trace": layer.traced,
         }
     style = "dataflow" if io_type == "io_stream" or _needs_dataflow(layers, strategy) else "pipeline"
     config["HLSConfig"] = {
@@ -143,7 +145,10 @@ def build(
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         model = ModelGraph.from_layer_list(
-            config, [_layer_dict(layer) for layer in layers], inputs=[layers[0].name], outputs=[layers[-1].name]
+            config,
+            [_layer_dict(layer) for layer in layers],
+            inputs=[layers[0].name],
+            outputs=[layers[-1].name],
         )
     _check_types(model, layers)
     return model
@@ -162,13 +167,19 @@ def write(model: Any, backend: str) -> None:
 def _needs_dataflow(layers: list[LayerSpec], strategy: dict[str, str]) -> bool:
     """Loops over pixels must not be unrolled into one pipeline, nor time-shared multipliers."""
     windows = ("Conv", "MaxPooling")
-    return any(layer.class_name.startswith(windows) or "sliding" in layer.attributes.get("function", "") for layer in layers) or any(
-        s.lower() != "latency" for s in strategy.values()
-    )
+    return any(
+        layer.class_name.startswith(windows) or "sliding" in layer.attributes.get("function", "")
+        for layer in layers
+    ) or any(s.lower() != "latency" for s in strategy.values())
 
 
 def _layer_dict(layer: LayerSpec) -> dict[str, Any]:
-    result = {"name": layer.name, "class_name": layer.class_name, "inputs": list(layer.inputs), "outputs": list(layer.outputs)}
+    result = {
+        "name": layer.name,
+        "class_name": layer.class_name,
+        "inputs": list(layer.inputs),
+        "outputs": list(layer.outputs),
+    }
     result |= {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in layer.attributes.items()}
     if layer.class_name in ("QfxKernel", "Repack"):
         result["target_shape"] = list(layer.shape)
@@ -183,7 +194,9 @@ def _check_types(model: Any, layers: list[LayerSpec]) -> None:
     for layer in layers:
         node = model.graph.get(layer.name)
         if node is None:
-            raise QfxError(f"hls: hls4ml has removed layer {layer.name}; this is a defect of QFX or an unknown version of hls4ml")
+            raise QfxError(
+                f"hls: hls4ml has removed layer {layer.name}; this is a defect of QFX or an unknown version of hls4ml"
+            )
         for output in layer.outputs:
             variable = node.get_output_variable(output)
             found, shape = _described(variable.type.precision), tuple(variable.shape)
@@ -192,13 +205,19 @@ def _check_types(model: Any, layers: list[LayerSpec]) -> None:
             if layer.class_name == "Reshape":
                 found, wanted = found[:3], wanted[:3]
             if found != wanted or shape != tuple(layer.shape):
-                raise QfxError(f"hls: hls4ml made {found}, shape {shape} of layer {layer.name}, wanted {wanted}, shape {layer.shape}")
+                raise QfxError(
+                    f"hls: hls4ml made {found}, shape {shape} of layer {layer.name}, wanted {wanted}, shape {layer.shape}"
+                )
         for role in ("weight", "bias"):
             if role in layer.types:
                 found, wanted = _described(node.weights[role].type.precision), _wanted(layer.types[role])
                 if found[:3] != wanted[:3]:
-                    raise QfxError(f"hls: hls4ml made {found} the {role} type of layer {layer.name}, wanted {wanted}")
-        if "accum" in layer.types and _described(node.get_attr("accum_t").precision) != _wanted(layer.types["accum"]):
+                    raise QfxError(
+                        f"hls: hls4ml made {found} the {role} type of layer {layer.name}, wanted {wanted}"
+                    )
+        if "accum" in layer.types and _described(node.get_attr("accum_t").precision) != _wanted(
+            layer.types["accum"]
+        ):
             raise QfxError(f"hls: hls4ml changed the accumulator type of layer {layer.name}")
 
 

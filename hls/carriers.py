@@ -22,7 +22,11 @@ class CType:
     overflow: str = "WRAP"
 
     def __str__(self) -> str:
-        modes = "" if (self.rounding, self.overflow) == ("TRN", "WRAP") else f",AP_{self.rounding},AP_{self.overflow}"
+        modes = (
+            ""
+            if (self.rounding, self.overflow) == ("TRN", "WRAP")
+            else f",AP_{self.rounding},AP_{self.overflow}"
+        )
         return f"ap_{'' if self.signed else 'u'}fixed<{self.width},{self.width - self.frac}{modes}>"
 
     @property

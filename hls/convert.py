@@ -16,7 +16,8 @@ from qfx.boards import Board
 from qfx.errors import QfxError
 from qfx.graph.graph import Graph
 from qfx.hls import bridge
-from qfx.hls.lower import LayerSpec, lower
+from qfx.hls.layers import LayerSpec
+from qfx.hls.lowering import lower
 from qfx.hls.project import MARKER, Project
 
 STRATEGIES = ("Latency", "Resource")
@@ -86,7 +87,9 @@ def _backend(board: Board, backend: str | None) -> str:
     known = ("Vitis", "Vivado")
     chosen = backend if backend is not None else (board.hls_backend or "Vitis")
     if chosen not in known:
-        raise QfxError(f"hls: backend {chosen!r} is not supported; supported: {', '.join(known)} (QFX's kernels are AMD HLS C++)")
+        raise QfxError(
+            f"hls: backend {chosen!r} is not supported; supported: {', '.join(known)} (QFX's kernels are AMD HLS C++)"
+        )
     return chosen
 
 
@@ -94,7 +97,9 @@ def _check_target(target: Path) -> None:
     if target.exists() and not target.is_dir():
         raise QfxError(f"hls: {target} exists and is not a folder; give another out_dir")
     if target.is_dir() and any(target.iterdir()) and not (target / MARKER).is_file():
-        raise QfxError(f"hls: {target} holds files that QFX did not write; give another out_dir, or empty it first")
+        raise QfxError(
+            f"hls: {target} holds files that QFX did not write; give another out_dir, or empty it first"
+        )
 
 
 def _per_layer(name: str, value: Any, layers: list[LayerSpec]) -> dict[str, Any]:
@@ -107,20 +112,23 @@ def _per_layer(name: str, value: Any, layers: list[LayerSpec]) -> dict[str, Any]
     for layer in layers:
         result[layer.name] = default
         for pattern, chosen in value.items():
-            names = (layer.name, layer.node.path if layer.node else "")
-            sources = layer.attributes.get("paths", ())
-            if any(fnmatchcase(n, pattern) for n in (*names, *sources) if n):
+            names = [layer.name, *(name for node in layer.nodes for name in (node.name, node.path))]
+            if any(fnmatchcase(name, pattern) for name in names if name):
                 result[layer.name] = chosen
                 unused.discard(pattern)
     if unused:
-        raise QfxError(f"hls: {name}: {sorted(unused)[0]!r} matches no layer; layers are named by module path or node name")
+        raise QfxError(
+            f"hls: {name}: {sorted(unused)[0]!r} matches no layer; layers are named by module path or node name"
+        )
     return result
 
 
 def _check_options(reuse: dict[str, Any], strategies: dict[str, Any]) -> None:
     for name, factor in reuse.items():
         if isinstance(factor, bool) or not isinstance(factor, int) or factor < 1:
-            raise QfxError(f"hls: reuse_factor of {name} is {factor!r}; it must be a whole number of at least 1")
+            raise QfxError(
+                f"hls: reuse_factor of {name} is {factor!r}; it must be a whole number of at least 1"
+            )
     for name, strategy in strategies.items():
         if strategy not in STRATEGIES:
             raise QfxError(f"hls: strategy of {name} is {strategy!r}; supported: {', '.join(STRATEGIES)}")
@@ -137,6 +145,12 @@ def _finish(work: Path, model: Any, top: str, io: str, board: Board, backend: st
     (work / f"{top}_test.cpp").write_text(bridge.test_bench(top, *ports))
     source = work / "firmware" / f"{top}.cpp"
     text = source.read_text().replace("nnet::save_layer_output<", "qfx::trace<")
-    source.write_text(text.replace('#include "parameters.h"', '#include "parameters.h"\n#include "nnet_utils/qfx_trace.h"', 1))
+    source.write_text(
+        text.replace(
+            '#include "parameters.h"', '#include "parameters.h"\n#include "nnet_utils/qfx_trace.h"', 1
+        )
+    )
     (work / "build_lib.sh").unlink(missing_ok=True)
-    (work / MARKER).write_text(json.dumps({"written_by": "qfx", "board": board.name, "io": io, "backend": backend}, indent=1) + "\n")
+    (work / MARKER).write_text(
+        json.dumps({"written_by": "qfx", "board": board.name, "io": io, "backend": backend}, indent=1) + "\n"
+    )

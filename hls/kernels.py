@@ -32,7 +32,9 @@ class Struct:
     def constants(self, **values: int | bool) -> None:
         """``static const`` members: unsigned, or bool."""
         for name, value in values.items():
-            kind, text = ("bool", str(value).lower()) if isinstance(value, bool) else ("unsigned", str(int(value)))
+            kind, text = (
+                ("bool", str(value).lower()) if isinstance(value, bool) else ("unsigned", str(int(value)))
+            )
             self._lines.append(f"    static const {kind} {name} = {text};")
 
     def typedef(self, name: str, target: str) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from qfx.boards import Board
 from qfx.errors import MissingToolError, QfxError
 from qfx.graph.graph import Graph
-from qfx.hls.lower import LayerSpec, memory_shape
+from qfx.hls.layers import LayerSpec, memory_shape
 from qfx.hls.report import SynthesisReport, read_report
 
 #: Marks a folder as written by QFX; holds what it was written for.
@@ -59,10 +59,20 @@ class Project:
             QfxError: g++ refuses the project; the message has its first error.
         """
         if shutil.which("g++") is None:
-            raise MissingToolError("hls: g++ is not on PATH, and C simulation needs it: install it (Debian: apt-get install g++)")
+            raise MissingToolError(
+                "hls: g++ is not on PATH, and C simulation needs it: install it (Debian: apt-get install g++)"
+            )
         compiler = ["ccache", "g++"] if shutil.which("ccache") else ["g++"]
         # Statics of templates must stay inside each library: designs share names of types.
-        flags = ["-std=c++14", f"-O{int(optimize)}", "-fPIC", "-fno-gnu-unique", "-fvisibility=hidden", "-w", "-Ifirmware/ap_types"]
+        flags = [
+            "-std=c++14",
+            f"-O{int(optimize)}",
+            "-fPIC",
+            "-fno-gnu-unique",
+            "-fvisibility=hidden",
+            "-w",
+            "-Ifirmware/ap_types",
+        ]
         weights = f'-DWEIGHTS_DIR="{self.out_dir.resolve()}/firmware/weights"'
         objects = []
         for source in (f"firmware/{self.top}.cpp", f"{self.top}_bridge.cpp"):
@@ -81,8 +91,12 @@ class Project:
     def _run(self, command: list[str]) -> None:
         done = subprocess.run(command, cwd=self.out_dir, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            errors = [line for line in done.stderr.splitlines() if "error" in line.lower()] or done.stderr.splitlines()
-            raise QfxError(f"hls: g++ failed in {self.out_dir} ({' '.join(command)}): {errors[0] if errors else done.returncode}")
+            errors = [
+                line for line in done.stderr.splitlines() if "error" in line.lower()
+            ] or done.stderr.splitlines()
+            raise QfxError(
+                f"hls: g++ failed in {self.out_dir} ({' '.join(command)}): {errors[0] if errors else done.returncode}"
+            )
 
     def predict(self, x: Any) -> np.ndarray:
         """Outputs of the C simulation: float64 on the grid of the output format, ``(samples, *output shape)``.
@@ -106,7 +120,7 @@ class Project:
         A tensor that a cast was fused into does not exist: its node is missing. :meth:`Graph.trace` has them all.
         """
         frames, result = self._frames(x)
-        traced = [s for s in self.layers if s.node is not None and s.class_name not in ("InputLayer", "Reshape")]
+        traced = [layer for layer in self.layers if layer.traced]
         buffers = [np.zeros((len(frames), int(np.prod(s.shape))), dtype=np.int64) for s in traced]
         n = len(traced)
         failed = self._loaded().qfx_trace(
@@ -118,15 +132,9 @@ class Project:
         )  # fmt: skip
         self._check(failed)
         codes = {self.graph.input_node.name: _channels_first(frames, self.graph.input_node.tensor.shape)}
-        for spec, buffer in zip(traced, buffers, strict=True):
-            assert spec.node is not None
-            shape = spec.node.tensor.shape
-            if spec.order is not None:
-                placed = np.empty_like(buffer)
-                placed[:, spec.order] = buffer
-                codes[spec.node.name] = placed.reshape(len(buffer), *shape)
-            else:
-                codes[spec.node.name] = _channels_first(buffer, shape)
+        for layer, buffer in zip(traced, buffers, strict=True):
+            node = layer.nodes[-1]
+            codes[node.name] = _channels_first(buffer, node.tensor.shape, layer.order)
         codes[self.graph.output] = _channels_first(result, self.graph.output_node.tensor.shape)
         return codes
 
@@ -139,14 +147,18 @@ class Project:
         node = self.graph.input_node
         shape = tuple(x.shape[1:]) if hasattr(x, "shape") else None
         if shape != node.tensor.shape:
-            raise QfxError(f"hls: input of shape {getattr(x, 'shape', None)}, expected (samples, {', '.join(map(str, node.tensor.shape))})")
+            raise QfxError(
+                f"hls: input of shape {getattr(x, 'shape', None)}, expected (samples, {', '.join(map(str, node.tensor.shape))})"
+            )
         codes = np.asarray(node.tensor.format.encode(x, axis=1))
         frames = np.ascontiguousarray(np.moveaxis(codes, 1, -1).reshape(len(codes), -1), dtype=np.int64)
         return frames, np.zeros((len(codes), self.graph.output_node.tensor.size), dtype=np.int64)
 
     def _check(self, failed: int) -> None:
         if failed:
-            raise QfxError(f"hls: sample {failed - 1}: a stream held too few or too many elements after the frame")
+            raise QfxError(
+                f"hls: sample {failed - 1}: a stream held too few or too many elements after the frame"
+            )
 
     # -- synthesis -----------------------------------------------------------------------------------------------------
 
@@ -175,7 +187,9 @@ class Project:
             return ("vitis-run", "--tcl", "build_prj.tcl", "--mode", "hls")
         return ("vivado_hls", "-f", "build_prj.tcl")
 
-    def synthesize(self, csim: bool = False, cosim: bool = False, timeout_s: float | None = None) -> SynthesisReport:
+    def synthesize(
+        self, csim: bool = False, cosim: bool = False, timeout_s: float | None = None
+    ) -> SynthesisReport:
         """Run the vendor's C synthesis and read its report.
 
         Args:
@@ -197,7 +211,14 @@ class Project:
         log = self.out_dir / "synthesis.log"
         try:
             with log.open("w") as file:
-                done = subprocess.run(command, cwd=self.out_dir, stdout=file, stderr=subprocess.STDOUT, check=False, timeout=timeout_s)
+                done = subprocess.run(
+                    command,
+                    cwd=self.out_dir,
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    check=False,
+                    timeout=timeout_s,
+                )
         except subprocess.TimeoutExpired as error:
             raise QfxError(f"hls: {command[0]} did not end within {timeout_s} s; see {log}") from error
         if done.returncode != 0:
@@ -205,7 +226,16 @@ class Project:
         return read_report(self.out_dir, self.top)
 
     def _write_options(self, csim: bool, cosim: bool) -> None:
-        options = {"reset": 1, "csim": csim, "synth": 1, "cosim": cosim, "validation": 0, "export": 0, "vsynth": 0, "fifo_opt": 0}
+        options = {
+            "reset": 1,
+            "csim": csim,
+            "synth": 1,
+            "cosim": cosim,
+            "validation": 0,
+            "export": 0,
+            "vsynth": 0,
+            "fifo_opt": 0,
+        }
         lines = [f"    {name} {int(value)}" for name, value in options.items()]
         (self.out_dir / "build_opt.tcl").write_text("\n".join(["array set opt {", *lines, "}", ""]))
 
@@ -218,7 +248,7 @@ class Project:
             by = f"hls4ml {layer.class_name}"
             if layer.class_name == "QfxKernel":
                 by = str(layer.attributes["function"]).replace("qfx::", "qfx ")
-            path = layer.node.path if layer.node else ""
+            path = next((node.path for node in layer.nodes if node.path), "")
             rows.append((layer.name, by, "x".join(map(str, layer.shape)), str(layer.types["result"]), path))
         head = f"{self.backend} HLS project for {self.board.title} ({self.board.part}, {self.board.clock_mhz:g} MHz), io_{self.io}: {self.out_dir}"
         return "\n".join([head, *_table(rows)])
@@ -237,5 +267,10 @@ def _pointer(array: np.ndarray) -> Any:
     return array.ctypes.data_as(ctypes.POINTER(ctypes.c_longlong))
 
 
-def _channels_first(frames: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def _channels_first(frames: np.ndarray, shape: tuple[int, ...], order: np.ndarray | None = None) -> np.ndarray:
+    """Graph tensors from frames in memory order."""
+    if order is not None:
+        placed = np.empty_like(frames)
+        placed[:, order] = frames
+        return placed.reshape(len(frames), *shape)
     return np.ascontiguousarray(np.moveaxis(frames.reshape(len(frames), *memory_shape(shape)), -1, 1))

@@ -50,7 +50,9 @@ def read_report(project: Path, top: str) -> SynthesisReport:
         project.glob(f"{top}_prj/*/syn/report/csynth.xml")
     )
     if not reports:
-        raise QfxError(f"hls: no csynth report under {project / (top + '_prj')}: run synthesis first, or see its log")
+        raise QfxError(
+            f"hls: no csynth report under {project / (top + '_prj')}: run synthesis first, or see its log"
+        )
     return parse_report(reports[0])
 
 

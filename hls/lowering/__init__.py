@@ -1,0 +1,80 @@
+"""The graph as a list of hls4ml layers: every type decided here, from the graph's formats and intervals.
+
+Plain data, without hls4ml: :mod:`qfx.hls.build` makes a ``ModelGraph`` of it. Each operator becomes hls4ml's
+own layer where that is exact, and a kernel of ours (``kernels/*.h``) elsewhere; a cast is done by the layer that
+produces its operand where possible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from qfx.errors import UnsupportedError
+from qfx.graph import ops
+from qfx.graph.graph import Graph, Node
+from qfx.hls.layers import LayerSpec
+from qfx.hls.lowering import elementwise, moves, pools, weighted
+from qfx.hls.lowering.design import Design
+from qfx.hls.streams import stream_layers
+
+__all__ = ["lower"]
+
+_LOWERINGS: dict[str, Callable[[Design, Node, Node | None], None]] = {
+    "input": moves.lower_input,
+    "reshape": moves.lower_reshape,
+    "transpose": moves.lower_transpose,
+    "concat": moves.lower_concat,
+    "linear": weighted.lower_linear,
+    "conv": weighted.lower_conv,
+    "affine": elementwise.lower_affine,
+    "add": elementwise.lower_binary,
+    "sub": elementwise.lower_binary,
+    "mul": elementwise.lower_binary,
+    "relu": elementwise.lower_relu,
+    "leaky_relu": elementwise.lower_leaky_relu,
+    "clip": elementwise.lower_clip,
+    "cast": elementwise.lower_cast,
+    "max_pool": pools.lower_max_pool,
+    "avg_pool": pools.lower_avg_pool,
+}
+assert _LOWERINGS.keys() == ops.OPS.keys()
+
+#: Operators whose layer does not cast its result.
+_NEVER_FUSED = ops.Input | ops.Cast | ops.Reshape | ops.Transpose
+
+
+def lower(graph: Graph, io: str) -> list[LayerSpec]:
+    """The layers of a graph, in order.
+
+    Args:
+        graph: the network.
+        io: ``parallel`` or ``stream``.
+
+    Raises:
+        UnsupportedError: listing every node that cannot be done, by module path.
+    """
+    design = Design(stream=io == "stream")
+    problems: list[str] = []
+    for node in graph.nodes:
+        if node.name in design.values:
+            continue
+        cast = _following_cast(graph, node)
+        try:
+            _LOWERINGS[node.op.kind](design, node, cast)
+        except UnsupportedError as error:
+            problems.append(f"{node.where}: {error}")
+            design.stand_in(node)
+    if problems:
+        raise UnsupportedError(
+            f"hls: {len(problems)} of {len(graph.nodes)} nodes cannot be converted:\n  " + "\n  ".join(problems)
+        )
+    moves.finish_output(design, graph.output_node)
+    return stream_layers(design.layers) if design.stream else design.layers
+
+
+def _following_cast(graph: Graph, node: Node) -> Node | None:
+    """The cast that alone takes the tensor of ``node``, when a layer can do both."""
+    if isinstance(node.op, _NEVER_FUSED) or node.name == graph.output:
+        return None
+    consumers = graph.consumers(node.name)
+    return consumers[0] if len(consumers) == 1 and isinstance(consumers[0].op, ops.Cast) else None
