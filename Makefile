@@ -33,7 +33,7 @@ doctor: $(STAMP)  ## check programs, packages and vendor tools
 	$(QFX) doctor
 
 demo: $(STAMP) doctor  ## train, convert, verify and cost a network; DATA=digits, fashion-mnist or a path
-	$(QFX) demo --data "$(DATA)" --out build/demo
+	$(QFX) demo --data "$(DATA)" $(TARGET) --out build/demo
 
 test: $(STAMP)  ## the tests, without the slow ones
 	$(PYTEST) -m "not slow" $(PYTEST_ARGS)

@@ -10,6 +10,8 @@ import typer
 from qfx.cli.console import print_json
 from qfx.cli.options import Against, AsJson, names
 
+Out = Annotated[Path, typer.Option("--out", help="Folder for failing cases.")]
+
 
 def register(app: typer.Typer) -> None:
     app.command()(fuzz)
@@ -20,6 +22,7 @@ def fuzz(
     seed: Annotated[int, typer.Option("--seed", help="Seed; equal seeds draw equal networks.")] = 1,
     against: Against = "torch,hls,rtl",
     replay: Annotated[Path | None, typer.Option("--replay", help="Run a saved failing case again.")] = None,
+    out: Out = Path("build/fuzz"),
     json: AsJson = False,
 ) -> None:
     """Verify random networks; failing cases are shrunk and saved. Exit status 1 after any failure."""
@@ -29,11 +32,15 @@ def fuzz(
     if replay is not None:
         report = qfx.sim.fuzz.replay(replay, against=chosen)
     else:
-        report = qfx.sim.fuzz.run(networks, seed, against=chosen)
+        report = qfx.sim.fuzz.run(networks, seed, against=chosen, out_dir=out)
     if json:
-        print_json({key: report[key] for key in ("networks", "refused", "mismatches", "failures")})
-    else:
-        print(", ".join(f"{report[key]} {key}" for key in ("networks", "refused", "mismatches")))
-        for failure in report["failures"]:
-            print(f"  {failure}")
-    raise typer.Exit(1 if report["mismatches"] or report["failures"] else 0)
+        print_json(report)
+        raise typer.Exit(1 if report["mismatches"] else 0)
+    print(", ".join(f"{report[key]} {key}" for key in ("networks", "refused", "mismatches")))
+    for reason, times in report["refusals"].items():
+        print(f"  refused {times}x: {reason}")
+    for failure in report["failures"]:
+        print(f"  network {failure['network']}: {failure.get('file', 'not saved')}")
+        for name, what in failure["found"].items():
+            print(f"    {name}: {what}")
+    raise typer.Exit(1 if report["mismatches"] else 0)

