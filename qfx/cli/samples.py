@@ -19,8 +19,7 @@ def samples(graph: Graph, count: int, seed: int, path: Path | None = None) -> np
     Args:
         graph: the network.
         count: how many samples; from a file, the first ones.
-        seed: of the random ones, which are spread over the range of the input format and an eighth of it
-            beyond either end, half of them moved to a multiple of half a step: saturation and ties occur.
+        seed: of the random ones, drawn so that ties, saturation and infinities occur.
         path: a `.npy` file of real numbers instead of random ones.
 
     Raises:
@@ -28,18 +27,11 @@ def samples(graph: Graph, count: int, seed: int, path: Path | None = None) -> np
     """
     if count < 1:
         raise QfxError(f"{count} samples: at least 1 is needed")
-    return _random(graph, count, seed) if path is None else _read(graph, count, path)
+    if path is not None:
+        return _read(graph, count, path)
+    from qfx.sim.draw import draw_input
 
-
-def _random(graph: Graph, count: int, seed: int) -> np.ndarray:
-    tensor = graph.input_node.tensor
-    low, high = tensor.format.code_min, tensor.format.code_max
-    margin = (high - low + 1) / 8
-    rng = np.random.default_rng(seed)
-    codes = rng.uniform(low - margin, high + margin, (count, *tensor.shape))
-    codes = np.where(rng.random(codes.shape) < 0.5, np.round(codes * 2) / 2, codes)
-    step = np.array([2.0**-frac for frac in tensor.fracs])
-    return codes * step.reshape(-1, *(1,) * (len(tensor.shape) - 1))
+    return draw_input(np.random.default_rng(seed), graph, count)
 
 
 def _read(graph: Graph, count: int, path: Path) -> np.ndarray:
