@@ -70,7 +70,7 @@ module qfx_window #(
     localparam MAX_C = (ADVANCE_F > MAX_B) ? ADVANCE_F : MAX_B;
     localparam RANGE = (PLAIN == 0) ? DEPTH + FRAME + FILL0 : (MAX_A > MAX_C) ? MAX_A : MAX_C;
     // What the first step of a frame waits for, see the specification.
-    localparam START = (FILL0 < DEPTH) ? FILL0 : DEPTH;
+    localparam START = (FILL0 < DEPTH) ? FILL0 + 1 : DEPTH;
     localparam OFF_WIDTH = $clog2(OFF_LAST + 1) + 1;
     localparam FILL_MIN = $clog2(RANGE + 1) + 1;
     localparam FILL_WIDTH = (FILL_MIN > OFF_WIDTH) ? FILL_MIN : OFF_WIDTH;
@@ -132,7 +132,7 @@ module qfx_window #(
 
     wire in_image = (PAD_LEFT == 0 || x >= PAD_LEFT[X_WIDTH-1:0]) && (END_X + SPAN_X < PAD_LEFT + IN_W || x < X_OUT[X_WIDTH-1:0])
         && (PAD_TOP == 0 || y >= PAD_TOP[Y_WIDTH-1:0]) && (END_Y + SPAN_Y < PAD_TOP + IN_H || y < Y_OUT[Y_WIDTH-1:0]);
-    wire ready = (START == 0 || !first || $signed(fill) >= $signed(START[FILL_WIDTH-1:0])) && (!in_image || $signed(off) < $signed(fill));
+    wire ready = (!first || $signed(fill) >= $signed(START[FILL_WIDTH-1:0])) && (!in_image || $signed(off) < $signed(fill));
 
     wire en = !m_axis_tvalid || m_axis_tready;
     wire fire = en && ready;

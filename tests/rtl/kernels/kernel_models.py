@@ -152,7 +152,7 @@ class WindowModel(BufferModel):
 
     def condition(self) -> bool:
         wanted = self.wanted[self.step]
-        return (self.step > 0 or self.fill >= min(self.fill0, self.depth)) and (wanted is None or wanted < self.fill)
+        return (self.step > 0 or self.fill >= min(self.fill0 + 1, self.depth)) and (wanted is None or wanted < self.fill)
 
     def fired(self) -> None:
         if self.step == len(self.wanted) - 1:
