@@ -1,4 +1,4 @@
-"""HLS C++ through hls4ml: ``convert`` writes a project whose C simulation equals ``Graph.run`` on every bit."""
+"""HLS C++ through hls4ml, exact: C simulation of a converted graph equals ``Graph.run`` on every bit."""
 
 from qfx.hls.convert import convert
 from qfx.hls.project import Project

@@ -1,6 +1,7 @@
 """C++ around the design: the library that Python calls, and the test bench for the vendor's simulators.
 
-Both speak integer codes, never floating point: what a real number becomes is decided by ``Graph``'s input format, on the host.
+Both speak integer codes, never floating point: what a real number becomes is decided by ``Graph``'s input
+format, on the host.
 """
 
 from __future__ import annotations
@@ -10,9 +11,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Port:
-    """One side of the top-level function: C++ type name, elements of a frame, elements of a beat (0: an array, no stream)."""
+    """One side of the top-level function.
 
-    name: str
+    Attributes:
+        type: name of the C++ type.
+        size: elements of a frame.
+        beat: elements of a beat of the stream; 0: it is an array.
+    """
+
     type: str
     size: int
     beat: int
@@ -53,8 +59,8 @@ long long qfx_run(const long long *x, long long *y, long long frames) {{
 }}
 
 // Records tensors: `names[k]` of `sizes[k]` elements a frame into `buffers[k]`.
-long long qfx_trace(const long long *x, long long *y, long long frames, const char **names, const long long *sizes,
-                    long long **buffers, long long count) {{
+long long qfx_trace(const long long *x, long long *y, long long frames, const char **names,
+                    const long long *sizes, long long **buffers, long long count) {{
     std::map<std::string, long long *> sink;
     qfx::trace_sink = &sink;
     long long failed = 0;
@@ -71,7 +77,8 @@ long long qfx_trace(const long long *x, long long *y, long long frames, const ch
 """
 
 _TEST = """\
-// Written by QFX: test bench for C simulation and C/RTL co-simulation. It fails (returns 1) unless every output code is equal.
+// Written by QFX: test bench for C simulation and C/RTL co-simulation.
+// It fails (returns 1) unless every output code is the expected one.
 // tb_data/inputs.txt, tb_data/outputs.txt: one frame a line, integer codes in channels-last order.
 #include "firmware/{top}.h"
 #include "firmware/nnet_utils/nnet_helpers.h"
@@ -129,8 +136,8 @@ int main() {{
         for (unsigned i = 0; i < {out_size}; i++) {{
             log << y[i] << (i + 1 < {out_size} ? " " : "\\n");
             if (y[i] != expected[i] && differ++ == 0)
-                std::cerr << "ERROR: frame " << frames << ", output " << i << ": " << y[i] << ", expected " << expected[i]
-                          << std::endl;
+                std::cerr << "ERROR: frame " << frames << ", output " << i << ": " << y[i] << ", expected "
+                          << expected[i] << std::endl;
         }}
         frames++;
     }}
@@ -165,13 +172,13 @@ def _run_frame(top: str, inp: Port, out: Port) -> str:
         ]
     else:
         lines = [
-            f"typedef {inp.type}::value_type input_element_t;",
+            f"typedef {inp.type}::value_type element_t;",
             f'hls::stream<{inp.type}> data("data");',
             f'hls::stream<{out.type}> result("result");',
             f"for (unsigned i = 0; i < {inp.size}; i += {inp.beat}) {{",
             f"    {inp.type} beat;",
             f"    for (unsigned j = 0; j < {inp.beat}; j++)",
-            "        beat[j] = qfx::from_bits<input_element_t>(ap_uint<qfx::word<input_element_t>::width>(x[i + j]));",
+            "        beat[j] = qfx::from_bits<element_t>(ap_uint<qfx::word<element_t>::width>(x[i + j]));",
             "    data.write(beat);",
             "}",
             f"{top}(data, result);",

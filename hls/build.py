@@ -1,7 +1,8 @@
-"""hls4ml's model of a list of layers: registration of our kernels, explicit types everywhere, an explicit list of passes.
+"""hls4ml's model of a list of layers: our kernels registered, every type explicit, every pass chosen.
 
-The only module that imports hls4ml. The flows that hls4ml runs by default infer and rewrite types; here only the passes run that a
-design with every type given needs, so nothing can change what :mod:`qfx.hls.lowering` decided. That is checked at the end.
+The only module that imports hls4ml. The flows that hls4ml runs by default infer and rewrite types; here
+only the passes run that a design with every type given needs, so nothing can change what
+:mod:`qfx.hls.lowering` decided. That is checked at the end.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ TOP = "qfx_top"
 
 
 class QfxKernel(Layer):  # type: ignore[misc]
-    """A layer whose C++ comes from ``kernels/*.h``; its configuration struct is written by :mod:`qfx.hls.lowering`."""
+    """A layer whose C++ comes from ``kernels/*.h``, with a configuration struct from the lowering."""
 
     def initialize(self) -> None:
         self.add_output_variable(self.attributes["target_shape"])
@@ -137,7 +138,11 @@ def build(
     style = "dataflow" if io_type == "io_stream" or _needs_dataflow(layers, strategy) else "pipeline"
     config["HLSConfig"] = {
         "Model": {
-            "Precision": "ap_fixed<16,6>", "ReuseFactor": 1, "Strategy": "Latency", "BitExact": False, "PipelineStyle": style,
+            "Precision": "ap_fixed<16,6>",
+            "ReuseFactor": 1,
+            "Strategy": "Latency",
+            "BitExact": False,
+            "PipelineStyle": style,
         },
         "LayerName": names,
         "Flows": [prepare],
@@ -174,7 +179,7 @@ def _needs_dataflow(layers: list[LayerSpec], strategy: dict[str, str]) -> bool:
 
 
 def _layer_dict(layer: LayerSpec) -> dict[str, Any]:
-    result = {
+    result: dict[str, Any] = {
         "name": layer.name,
         "class_name": layer.class_name,
         "inputs": list(layer.inputs),
@@ -195,18 +200,18 @@ def _check_types(model: Any, layers: list[LayerSpec]) -> None:
         node = model.graph.get(layer.name)
         if node is None:
             raise QfxError(
-                f"hls: hls4ml has removed layer {layer.name}; this is a defect of QFX or an unknown version of hls4ml"
+                f"hls: hls4ml has removed layer {layer.name}: a defect of QFX, or another version of hls4ml"
             )
         for output in layer.outputs:
             variable = node.get_output_variable(output)
-            found, shape = _described(variable.type.precision), tuple(variable.shape)
+            found, wanted = _described(variable.type.precision), _wanted(layer.types["result"])
             # A reshape is another name of its operand, and has its type with whatever modes.
-            wanted = _wanted(layer.types["result"])
-            if layer.class_name == "Reshape":
-                found, wanted = found[:3], wanted[:3]
-            if found != wanted or shape != tuple(layer.shape):
+            same = found[:3] == wanted[:3] if layer.class_name == "Reshape" else found == wanted
+            shape = tuple(variable.shape)
+            if not same or shape != tuple(layer.shape):
                 raise QfxError(
-                    f"hls: hls4ml made {found}, shape {shape} of layer {layer.name}, wanted {wanted}, shape {layer.shape}"
+                    f"hls: hls4ml made {found}, shape {shape} of layer {layer.name}, "
+                    f"wanted {wanted}, shape {layer.shape}"
                 )
         for role in ("weight", "bias"):
             if role in layer.types:
@@ -223,8 +228,12 @@ def _check_types(model: Any, layers: list[LayerSpec]) -> None:
 
 def _described(precision: Any) -> tuple[int, int, bool, str, str]:
     return (
-        precision.width, precision.fractional, bool(precision.signed), str(precision.rounding_mode), str(precision.saturation_mode),
-    )  # fmt: skip
+        precision.width,
+        precision.fractional,
+        bool(precision.signed),
+        str(precision.rounding_mode),
+        str(precision.saturation_mode),
+    )
 
 
 def _wanted(ctype: CType) -> tuple[int, int, bool, str, str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from qfx.formats.fixed import FixedPoint
 from qfx.graph.tensor import Tensor
 
-#: Binary points beyond this travel as plain integers: types like ``ap_fixed<8,-90>`` help nobody who reads the C++.
+#: Binary points beyond this travel as plain integers: ``ap_fixed<8,-90>`` helps nobody who reads the C++.
 MAX_POINT = 64
 
 
@@ -38,7 +38,8 @@ class CType:
 def carries_values(tensor: Tensor) -> bool:
     """Whether the C++ type of a tensor has its binary point; else the words are codes, typed as integers.
 
-    One C++ type cannot have a binary point per channel: such tensors travel as their codes, and the kernels know the points.
+    One C++ type cannot have a binary point per channel: such tensors travel as their codes, and the kernels
+    know the points.
     """
     return not tensor.format.per_channel and abs(tensor.format.max_frac) <= MAX_POINT
 

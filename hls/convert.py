@@ -37,12 +37,13 @@ def convert(
 
     Args:
         graph: the network.
-        out_dir: folder of the project. It appears whole or not at all; a folder that QFX wrote before is replaced, any other that
-            is not empty is refused.
+        out_dir: folder of the project. It appears whole or not at all; a folder that QFX wrote before is
+            replaced, any other that is not empty is refused.
         board: a board's name, file, or :class:`qfx.boards.Board`: gives part and clock.
         io: ``parallel`` (arrays, everything at once) or ``stream`` (AXI4-Stream, one pixel per beat).
         backend: ``Vitis`` or ``Vivado``; default is the board's, or Vitis.
-        reuse_factor: how many products share a multiplier; one number, or numbers by module path or node name (``*`` as in a shell).
+        reuse_factor: how many products share a multiplier; one number, or numbers by module path or node
+            name (``*`` as in a shell).
         strategy: hls4ml's ``Latency`` or ``Resource``; one for all, or by module path or node name.
         clock_mhz: instead of the board's clock.
 
@@ -80,7 +81,7 @@ def convert(
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
-    return Project(graph, target, board, io, backend, build.TOP, tuple(layers))
+    return Project(graph, target, board, 1000.0 / period, io, backend, build.TOP, tuple(layers))
 
 
 def _backend(board: Board, backend: str | None) -> str:
@@ -88,7 +89,7 @@ def _backend(board: Board, backend: str | None) -> str:
     chosen = backend if backend is not None else (board.hls_backend or "Vitis")
     if chosen not in known:
         raise QfxError(
-            f"hls: backend {chosen!r} is not supported; supported: {', '.join(known)} (QFX's kernels are AMD HLS C++)"
+            f"hls: backend {chosen!r} is not supported; supported: {', '.join(known)}, AMD's HLS tools"
         )
     return chosen
 
@@ -118,7 +119,7 @@ def _per_layer(name: str, value: Any, layers: list[LayerSpec]) -> dict[str, Any]
                 unused.discard(pattern)
     if unused:
         raise QfxError(
-            f"hls: {name}: {sorted(unused)[0]!r} matches no layer; layers are named by module path or node name"
+            f"hls: {name}: {sorted(unused)[0]!r} matches no layer; give module paths or node names"
         )
     return result
 
@@ -140,7 +141,7 @@ def _finish(work: Path, model: Any, top: str, io: str, board: Board, backend: st
     ports = []
     for variable in (inp, out):
         beat = variable.shape[-1] if io == "stream" else 0
-        ports.append(bridge.Port(variable.name, variable.type.name, variable.size(), beat))
+        ports.append(bridge.Port(variable.type.name, variable.size(), beat))
     (work / f"{top}_bridge.cpp").write_text(bridge.bridge(top, *ports))
     (work / f"{top}_test.cpp").write_text(bridge.test_bench(top, *ports))
     source = work / "firmware" / f"{top}.cpp"

@@ -52,8 +52,9 @@ class Struct:
             body = [f"        return {kind}({literal(entries[0])});"]
             index = "unsigned"
         else:
+            listed = ", ".join(literal(v) for v in entries)
             body = [
-                f"        static const {kind} table[{len(entries)}] = {{{', '.join(literal(v) for v in entries)}}};",
+                f"        static const {kind} table[{len(entries)}] = {{{listed}}};",
                 "        #pragma HLS ARRAY_PARTITION variable=table complete",
                 "        return table[i];",
             ]
@@ -70,9 +71,10 @@ class Struct:
         ]
 
     def cast(self, shifts: Iterable[int], acc_width: int, width: int, rounding: str, overflow: str) -> None:
-        """The members of the cast: modes and, per channel, the bits to drop (positive) or append (negative)."""
-        # A shift beyond all bits of the operand, or beyond the result, gives what the nearest shift inside these bounds gives:
-        # nothing but a sign is left, or nothing but zeros in the low bits of a value that is out of range.
+        """The members of the cast: modes; per channel, bits to drop (positive) or append (negative)."""
+        # A shift beyond all bits of the operand, or beyond the result, gives what the nearest shift
+        # inside these bounds gives: nothing but a sign is left, or nothing but zeros in the low bits of a
+        # value that is out of range.
         clamped = [max(min(s, acc_width + 1), -(width + 2)) for s in shifts]
         self._lines.append(f"    static const unsigned max_left = {max(0, -min(clamped))};")
         self._lines.append(f"    static const int rounding = qfx::{rounding};")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,12 @@ from qfx.hls.report import SynthesisReport, read_report
 #: Marks a folder as written by QFX; holds what it was written for.
 MARKER = "qfx_project.json"
 
+#: Statics of templates stay inside each library, because designs share names of types. The headers of
+#: ap_fixed are full of warnings.
+_FLAGS = ("-std=c++14", "-fPIC", "-fno-gnu-unique", "-w", "-Ifirmware/ap_types")
+
+_library_number = itertools.count()
+
 
 @dataclass(eq=False)
 class Project:
@@ -31,6 +37,7 @@ class Project:
         graph: the network.
         out_dir: the hls4ml project.
         board: what it is for.
+        clock_mhz: the clock that the vendor's tool is asked for.
         io: ``parallel`` or ``stream``.
         backend: hls4ml's backend, ``Vitis`` or ``Vivado``.
         top: name of the top-level function.
@@ -40,16 +47,17 @@ class Project:
     graph: Graph
     out_dir: Path
     board: Board
+    clock_mhz: float
     io: str
     backend: str
     top: str
     layers: tuple[LayerSpec, ...]
     _library: Any = field(default=None, repr=False)
 
-    # -- C simulation --------------------------------------------------------------------------------------------------
+    # -- C simulation --------------------------------------------------------------------------------------
 
     def compile(self, optimize: int = 2) -> Project:
-        """Build the C simulation with g++ (with ccache, when installed).
+        """Build the C simulation with g++ (through ccache, when installed) and load it.
 
         Args:
             optimize: the number of g++'s ``-O``; 1 builds fastest, 3 runs fastest.
@@ -60,78 +68,76 @@ class Project:
         """
         if shutil.which("g++") is None:
             raise MissingToolError(
-                "hls: g++ is not on PATH, and C simulation needs it: install it (Debian: apt-get install g++)"
+                "hls: g++ is not on PATH, and C simulation needs it; install it (Debian: apt-get install g++)"
             )
         compiler = ["ccache", "g++"] if shutil.which("ccache") else ["g++"]
-        # Statics of templates must stay inside each library: designs share names of types.
-        flags = [
-            "-std=c++14",
-            f"-O{int(optimize)}",
-            "-fPIC",
-            "-fno-gnu-unique",
-            "-fvisibility=hidden",
-            "-w",
-            "-Ifirmware/ap_types",
-        ]
+        folder = self.out_dir / "build"
+        folder.mkdir(exist_ok=True)
         weights = f'-DWEIGHTS_DIR="{self.out_dir.resolve()}/firmware/weights"'
         objects = []
         for source in (f"firmware/{self.top}.cpp", f"{self.top}_bridge.cpp"):
-            target = Path("build") / (Path(source).stem + ".o")
-            (self.out_dir / "build").mkdir(exist_ok=True)
-            extra = [weights] if source.startswith("firmware/") else ["-fvisibility=default"]
-            self._run([*compiler, *flags, *extra, "-c", source, "-o", str(target)])
-            objects.append(str(target))
-        library = self.out_dir / "build" / f"{self.top}-{os.getpid()}-{len(_LOADED)}.so"
-        self._run(["g++", "-shared", *objects, "-o", str(library.relative_to(self.out_dir))])
-        self._library = ctypes.CDLL(str(library.resolve()), mode=ctypes.RTLD_LOCAL)
-        _LOADED.append(self._library)
-        library.unlink()  # stays mapped; the next compile gets a name of its own
+            target = f"build/{Path(source).stem}.o"
+            defines = [weights] if source.startswith("firmware/") else []
+            self._run([*compiler, *_FLAGS, f"-O{int(optimize)}", *defines, "-c", source, "-o", target])
+            objects.append(target)
+        # A library keeps its name for as long as it is loaded: a second build needs another one.
+        library = f"build/{self.top}-{os.getpid()}-{next(_library_number)}.so"
+        self._run(["g++", "-shared", *objects, "-o", library])
+        path = (self.out_dir / library).resolve()
+        self._library = ctypes.CDLL(str(path), mode=os.RTLD_LOCAL | os.RTLD_NOW)
+        for function in (self._library.qfx_run, self._library.qfx_trace):
+            function.restype = ctypes.c_longlong
+        path.unlink()  # it stays loaded
         return self
 
     def _run(self, command: list[str]) -> None:
         done = subprocess.run(command, cwd=self.out_dir, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            errors = [
-                line for line in done.stderr.splitlines() if "error" in line.lower()
-            ] or done.stderr.splitlines()
-            raise QfxError(
-                f"hls: g++ failed in {self.out_dir} ({' '.join(command)}): {errors[0] if errors else done.returncode}"
-            )
+            lines = done.stderr.splitlines() or [f"exit status {done.returncode}"]
+            first = next((line for line in lines if "error" in line.lower()), lines[0])
+            raise QfxError(f"hls: {' '.join(command)} failed in {self.out_dir}: {first}")
 
     def predict(self, x: Any) -> np.ndarray:
-        """Outputs of the C simulation: float64 on the grid of the output format, ``(samples, *output shape)``.
+        """Outputs of the C simulation.
 
         Args:
-            x: real numbers, ``(samples, *input shape)``. They are cast to the graph's input format on the host, as everywhere in QFX.
+            x: real numbers, ``(samples, *input shape)``; numpy or torch. They are cast to the graph's input
+                format on the host, as ``Graph.run`` does; the design gets codes.
+
+        Returns:
+            float64 values on the grid of the output format, ``(samples, *output shape)``.
+
+        Raises:
+            QfxError: wrong shape, NaN in ``x``, or the project is not compiled.
         """
-        codes = self.predict_codes(x)
-        return np.asarray(self.graph.output_node.tensor.format.decode(codes, axis=1))
+        return np.asarray(self.graph.output_node.tensor.format.decode(self.predict_codes(x), axis=1))
 
     def predict_codes(self, x: Any) -> np.ndarray:
-        """As :meth:`predict`, but output codes (int64)."""
+        """As :meth:`predict`, but the output codes (int64)."""
         frames, result = self._frames(x)
         failed = self._loaded().qfx_run(_pointer(frames), _pointer(result), ctypes.c_longlong(len(frames)))
-        self._check(failed)
+        if failed:
+            raise QfxError(f"hls: sample {failed - 1}: a stream held too few or too many elements")
         return _channels_first(result, self.graph.output_node.tensor.shape)
 
     def trace(self, x: Any) -> dict[str, np.ndarray]:
-        """Codes (int64) of the intermediate tensors that exist in the design, by graph node name, batch first.
+        """Codes (int64) of the tensors that exist in the design, by graph node name, batch first.
 
-        A tensor that a cast was fused into does not exist: its node is missing. :meth:`Graph.trace` has them all.
+        A tensor whose cast is done by its own layer does not exist: that node is missing here, its cast is
+        not. :meth:`Graph.trace` has all nodes.
         """
         frames, result = self._frames(x)
         traced = [layer for layer in self.layers if layer.traced]
-        buffers = [np.zeros((len(frames), int(np.prod(s.shape))), dtype=np.int64) for s in traced]
+        buffers = [np.zeros((len(frames), layer.size), dtype=np.int64) for layer in traced]
         n = len(traced)
-        failed = self._loaded().qfx_trace(
-            _pointer(frames), _pointer(result), ctypes.c_longlong(len(frames)),
-            (ctypes.c_char_p * n)(*(s.name.encode() for s in traced)),
-            (ctypes.c_longlong * n)(*(b.shape[1] for b in buffers)),
-            (ctypes.POINTER(ctypes.c_longlong) * n)(*(_pointer(b) for b in buffers)),
-            ctypes.c_longlong(n),
-        )  # fmt: skip
-        self._check(failed)
-        codes = {self.graph.input_node.name: _channels_first(frames, self.graph.input_node.tensor.shape)}
+        names = (ctypes.c_char_p * n)(*(layer.name.encode() for layer in traced))
+        sizes = (ctypes.c_longlong * n)(*(layer.size for layer in traced))
+        targets = (ctypes.POINTER(ctypes.c_longlong) * n)(*(_pointer(b) for b in buffers))
+        count, samples = ctypes.c_longlong(n), ctypes.c_longlong(len(frames))
+        # A stream that is not empty at the end shows in the tensors too; that is what a trace is for.
+        self._loaded().qfx_trace(_pointer(frames), _pointer(result), samples, names, sizes, targets, count)
+        inp = self.graph.input_node
+        codes = {inp.name: _channels_first(frames, inp.tensor.shape)}
         for layer, buffer in zip(traced, buffers, strict=True):
             node = layer.nodes[-1]
             codes[node.name] = _channels_first(buffer, node.tensor.shape, layer.order)
@@ -144,26 +150,21 @@ class Project:
         return self._library
 
     def _frames(self, x: Any) -> tuple[np.ndarray, np.ndarray]:
-        node = self.graph.input_node
-        shape = tuple(x.shape[1:]) if hasattr(x, "shape") else None
-        if shape != node.tensor.shape:
-            raise QfxError(
-                f"hls: input of shape {getattr(x, 'shape', None)}, expected (samples, {', '.join(map(str, node.tensor.shape))})"
-            )
-        codes = np.asarray(node.tensor.format.encode(x, axis=1))
-        frames = np.ascontiguousarray(np.moveaxis(codes, 1, -1).reshape(len(codes), -1), dtype=np.int64)
-        return frames, np.zeros((len(codes), self.graph.output_node.tensor.size), dtype=np.int64)
+        """Input codes in memory order, and room for the output."""
+        inp, out = self.graph.input_node.tensor, self.graph.output_node.tensor
+        shape = tuple(getattr(x, "shape", ()))
+        if shape[1:] != inp.shape or not shape:
+            expected = ", ".join(map(str, inp.shape))
+            raise QfxError(f"hls: input has shape {shape}, expected (samples, {expected})")
+        codes = _to_numpy(inp.format.encode(x, axis=1))
+        return _channels_last(codes), np.zeros((len(codes), out.size), dtype=np.int64)
 
-    def _check(self, failed: int) -> None:
-        if failed:
-            raise QfxError(
-                f"hls: sample {failed - 1}: a stream held too few or too many elements after the frame"
-            )
-
-    # -- synthesis -----------------------------------------------------------------------------------------------------
+    # -- synthesis -----------------------------------------------------------------------------------------
 
     def write_test_vectors(self, x: Any) -> Path:
-        """Write inputs and the expected outputs for the test bench; the vendor's C and RTL simulations then check every code.
+        """Write inputs and expected outputs for the test bench.
+
+        The vendor's C and C/RTL simulations (:meth:`synthesize`) then check every output code.
 
         Args:
             x: real numbers, ``(samples, *input shape)``.
@@ -172,12 +173,13 @@ class Project:
             The folder ``tb_data``.
         """
         frames, _ = self._frames(x)
-        expected = np.asarray(self.graph.run_codes(x))
-        outputs = np.moveaxis(expected, 1, -1).reshape(len(expected), -1)
+        expected = _channels_last(np.asarray(self.graph.run_codes(x)))
         folder = self.out_dir / "tb_data"
         folder.mkdir(exist_ok=True)
-        for name, rows in (("inputs", frames), ("outputs", outputs)):
-            np.savetxt(folder / f"{name}.txt", rows, fmt="%d")
+        for name, rows in (("inputs", frames), ("outputs", expected)):
+            partial = folder / f".{name}.txt"
+            np.savetxt(partial, rows, fmt="%d")
+            partial.rename(folder / f"{name}.txt")
         return folder
 
     @property
@@ -204,13 +206,18 @@ class Project:
         command = self.synthesis_command
         if shutil.which(command[0]) is None:
             raise MissingToolError(
-                f"hls: {command[0]} is not on PATH; to synthesise elsewhere, copy {self.out_dir} to a machine with "
-                f"{self.backend} HLS and run there: cd {self.out_dir.name} && {' '.join(command)}"
+                f"hls: {command[0]} ({self.backend} HLS) is not on PATH; to synthesise elsewhere, copy "
+                f"{self.out_dir} to a machine that has it and run there: "
+                f"cd {self.out_dir.name} && {' '.join(command)}"
+            )
+        if (csim or cosim) and not (self.out_dir / "tb_data" / "inputs.txt").is_file():
+            raise QfxError(
+                "hls: the vendor's simulations need test vectors; call .write_test_vectors(x) first"
             )
         self._write_options(csim, cosim)
         log = self.out_dir / "synthesis.log"
-        try:
-            with log.open("w") as file:
+        with log.open("w") as file:
+            try:
                 done = subprocess.run(
                     command,
                     cwd=self.out_dir,
@@ -219,55 +226,66 @@ class Project:
                     check=False,
                     timeout=timeout_s,
                 )
-        except subprocess.TimeoutExpired as error:
-            raise QfxError(f"hls: {command[0]} did not end within {timeout_s} s; see {log}") from error
+            except subprocess.TimeoutExpired as error:
+                raise QfxError(f"hls: {command[0]} did not end within {timeout_s} s; see {log}") from error
         if done.returncode != 0:
             raise QfxError(f"hls: {command[0]} ended with exit status {done.returncode}; see {log}")
         return read_report(self.out_dir, self.top)
 
     def _write_options(self, csim: bool, cosim: bool) -> None:
-        options = {
-            "reset": 1,
-            "csim": csim,
-            "synth": 1,
-            "cosim": cosim,
-            "validation": 0,
-            "export": 0,
-            "vsynth": 0,
-            "fifo_opt": 0,
-        }
+        """The file that hls4ml's ``build_prj.tcl`` takes its steps from."""
+        steps = {"csim": csim, "synth": True, "cosim": cosim, "validation": csim and cosim}
+        options = {"reset": True, **steps, "export": False, "vsynth": False, "fifo_opt": False}
         lines = [f"    {name} {int(value)}" for name, value in options.items()]
         (self.out_dir / "build_opt.tcl").write_text("\n".join(["array set opt {", *lines, "}", ""]))
 
-    # -- description ---------------------------------------------------------------------------------------------------
+    # -- description ---------------------------------------------------------------------------------------
 
     def summary(self) -> str:
-        """A table of the layers: what makes each, result type, and the graph nodes behind it."""
-        rows = [("layer", "by", "shape", "result type", "module")]
+        """A table of the layers: what computes each, its shape and type, and the module it comes from."""
+        rows = [("layer", "operators", "computed by", "shape", "result type", "module")]
         for layer in self.layers:
             by = f"hls4ml {layer.class_name}"
             if layer.class_name == "QfxKernel":
-                by = str(layer.attributes["function"]).replace("qfx::", "qfx ")
+                by = str(layer.attributes["function"]).split(", ")[-1].replace("::", " ")
             path = next((node.path for node in layer.nodes if node.path), "")
-            rows.append((layer.name, by, "x".join(map(str, layer.shape)), str(layer.types["result"]), path))
-        head = f"{self.backend} HLS project for {self.board.title} ({self.board.part}, {self.board.clock_mhz:g} MHz), io_{self.io}: {self.out_dir}"
-        return "\n".join([head, *_table(rows)])
+            kinds = " + ".join(node.op.kind for node in layer.nodes)
+            shape = "x".join(map(str, layer.shape))
+            rows.append((layer.name, kinds, by, shape, str(layer.types["result"]), path))
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        lines = [
+            "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows
+        ]
+        own = sum(layer.class_name == "QfxKernel" for layer in self.layers)
+        return "\n".join(
+            [
+                f"{self.backend} HLS project {self.out_dir}",
+                f"for {self.board.title} ({self.board.part}), {self.clock_mhz:g} MHz, io_{self.io}, "
+                f"{len(self.layers)} layers, {own} of them QFX kernels",
+                "",
+                lines[0],
+                "  ".join("-" * w for w in widths),
+                *lines[1:],
+            ]
+        )
 
 
-_LOADED: list[Any] = []
-
-
-def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return [lines[0], "  ".join("-" * w for w in widths), *lines[1:]]
+def _to_numpy(codes: Any) -> np.ndarray:
+    return codes.numpy() if hasattr(codes, "numpy") else np.asarray(codes)
 
 
 def _pointer(array: np.ndarray) -> Any:
     return array.ctypes.data_as(ctypes.POINTER(ctypes.c_longlong))
 
 
-def _channels_first(frames: np.ndarray, shape: tuple[int, ...], order: np.ndarray | None = None) -> np.ndarray:
+def _channels_last(codes: np.ndarray) -> np.ndarray:
+    """Frames in memory order, one a row."""
+    return np.ascontiguousarray(np.moveaxis(codes, 1, -1).reshape(len(codes), -1), dtype=np.int64)
+
+
+def _channels_first(
+    frames: np.ndarray, shape: tuple[int, ...], order: np.ndarray | None = None
+) -> np.ndarray:
     """Graph tensors from frames in memory order."""
     if order is not None:
         placed = np.empty_like(frames)

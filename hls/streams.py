@@ -12,7 +12,7 @@ _MAX_COPIES = 7
 
 
 def stream_layers(layers: list[LayerSpec]) -> list[LayerSpec]:
-    """The layers with repacking in the place of reshapes and a copy of its own for every reader of a stream."""
+    """The layers with beats regrouped where shapes change, and a copy for every reader of a stream."""
     readers: dict[str, list[tuple[LayerSpec, int]]] = {}
     shapes = {layer.name: layer.shape for layer in layers}
     for layer in layers:
@@ -28,7 +28,7 @@ def stream_layers(layers: list[LayerSpec]) -> list[LayerSpec]:
 
 
 def _repack(layer: LayerSpec, before: tuple[int, ...], readers: list[tuple[LayerSpec, int]]) -> None:
-    """Other beats, unless the reader is hls4ml's dense layer, which gathers the beats of an unflattened tensor itself."""
+    """Regroup the beats, unless the reader is hls4ml's dense layer, which gathers them itself."""
     if len(layer.shape) == 1 and len(readers) == 1 and readers[0][0].class_name == "Dense":
         return
     if before[-1] % layer.shape[-1] == 0 or layer.shape[-1] % before[-1] == 0:
@@ -43,21 +43,20 @@ def _repack(layer: LayerSpec, before: tuple[int, ...], readers: list[tuple[Layer
 
 
 def _forks(layer: LayerSpec, readers: list[tuple[LayerSpec, int]]) -> list[LayerSpec]:
+    """Layers that copy a stream for its readers (layer, operand); the last copy of a full one feeds the next."""
     forks: list[LayerSpec] = []
     source = layer.name
     while len(readers) > 1:
-        count = min(len(readers), _MAX_COPIES)
-        now, readers = (readers[: count - 1], readers[count - 1 :]) if len(readers) > count else (readers, [])
+        chained = len(readers) > _MAX_COPIES
+        served = readers[: _MAX_COPIES - 1] if chained else readers
+        readers = readers[len(served) :]
         name = f"fork{len(forks)}_{layer.name}"
-        copies = [f"{name}_{i}" for i in range(count)]
-        attributes = {"size": int(np.prod(layer.shape))}
-        plain = {"result": layer.types["result"].plain}
-        forks.append(LayerSpec(name, "Clone", [source], layer.shape, plain, attributes, copies))
-        for (reader, i), copy in zip(now, copies, strict=False):
-            reader.inputs[i] = copy
+        copies = [f"{name}_{i}" for i in range(len(served) + chained)]
+        types = {"result": layer.types["result"].plain}
+        forks.append(
+            LayerSpec(name, "Clone", [source], layer.shape, types, {"size": layer.size}, outputs=copies)
+        )
+        for (reader, operand), copy in zip(served, copies, strict=False):
+            reader.inputs[operand] = copy
         source = copies[-1]
-        if len(readers) == 1:
-            reader, i = readers[0]
-            reader.inputs[i] = source
-            readers = []
     return forks

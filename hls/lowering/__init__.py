@@ -1,8 +1,8 @@
 """The graph as a list of hls4ml layers: every type decided here, from the graph's formats and intervals.
 
 Plain data, without hls4ml: :mod:`qfx.hls.build` makes a ``ModelGraph`` of it. Each operator becomes hls4ml's
-own layer where that is exact, and a kernel of ours (``kernels/*.h``) elsewhere; a cast is done by the layer that
-produces its operand where possible.
+own layer where that is exact, and a kernel of ours (``kernels/*.h``) elsewhere; a cast is done by the layer
+that produces its operand where possible.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ def lower(graph: Graph, io: str) -> list[LayerSpec]:
             design.stand_in(node)
     if problems:
         raise UnsupportedError(
-            f"hls: {len(problems)} of {len(graph.nodes)} nodes cannot be converted:\n  " + "\n  ".join(problems)
+            f"hls: {len(problems)} of {len(graph.nodes)} nodes cannot be converted:\n  "
+            + "\n  ".join(problems)
         )
     moves.finish_output(design, graph.output_node)
     return stream_layers(design.layers) if design.stream else design.layers

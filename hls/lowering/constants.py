@@ -33,7 +33,9 @@ def values_on_grid(codes: np.ndarray, frac: int) -> tuple[np.ndarray, CType]:
     trailing = min(((c & -c).bit_length() - 1 for c in entries if c), default=0)
     low, high = min(entries) >> trailing, max(entries) >> trailing
     if max(-low, high) > 1 << _EXACT_DOUBLE:
-        raise UnsupportedError(f"a constant, aligned to the accumulator, needs more than {_EXACT_DOUBLE} bits")
+        raise UnsupportedError(
+            f"a constant, aligned to the accumulator, needs more than {_EXACT_DOUBLE} bits"
+        )
     signed = low < 0
     width = max(1, integer_width(low, high) - (not signed))
     small = np.array([c >> trailing for c in entries], dtype=np.float64).reshape(codes.shape)
@@ -55,6 +57,6 @@ def check_bits(name: str, codes: np.ndarray) -> None:
     """C++ literals have 64 bits."""
     if any(int(c).bit_length() > 63 for c in codes.reshape(-1)):
         raise UnsupportedError(
-            f"a constant ({name}), aligned to the result, needs more than 64 bits; bring the binary points of "
-            "operand, constant and offset closer together"
+            f"a constant ({name}), aligned to the result, needs more than 64 bits; bring the binary points "
+            "of operand, constant and offset closer together"
         )

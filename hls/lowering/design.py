@@ -109,7 +109,7 @@ class Design:
         attributes: dict[str, Any],
         order: np.ndarray | None = None,
     ) -> None:
-        """Add hls4ml's layer for ``node``, and ``cast`` in its result type; a cast that it cannot do stays."""
+        """Add hls4ml's layer for ``node``, with ``cast`` in its result type where that can be."""
         if cast is not None and self.native_cast(node, cast):
             result = casting(cast.tensor.format)
             self.add((node, cast), class_name, operands, result, types, attributes, order)
@@ -161,7 +161,7 @@ class Design:
     def add_reorder(
         self, value: Value, name: str, tensor: Tensor, wanted: np.ndarray, nodes: tuple[Node, ...] = ()
     ) -> Value:
-        """Add a kernel that puts the elements with the flat graph indices ``wanted`` of ``value`` into memory."""
+        """Add a kernel that puts the flat graph elements ``wanted`` of ``value`` into memory."""
         where = np.empty(wanted.size, dtype=np.int64)
         where[present_order(value)] = np.arange(wanted.size)
         struct = Struct()

@@ -48,7 +48,7 @@ def lower_affine(design: Design, node: Node, cast: Node | None) -> None:
 
 
 def _values(op: ops.Affine, node: Node, x: Value) -> tuple[list[np.ndarray], dict[str, CType]] | None:
-    """Scale and offset of hls4ml's layer, one per channel, and their types; ``None`` when it cannot be exact."""
+    """Scale and offset of hls4ml's layer, one per channel, and their types; ``None``: it cannot be exact."""
     if not x.has_point or not carries_values(node.tensor):
         return None
     result = carrier(node.tensor)

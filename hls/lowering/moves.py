@@ -1,8 +1,8 @@
 """Operators that move elements without changing them; the input and the output of the design.
 
-Memory is channels-last, the graph channels-first. A flattened tensor therefore stands in another order than the
-graph's. It is left so as long as only operators follow that can live with it (the weights of a dense layer are
-permuted instead), and put in order where that matters.
+Memory is channels-last, the graph channels-first. A flattened tensor therefore stands in another order than
+the graph's. It is left so as long as only operators follow that can live with it (the weights of a dense
+layer are permuted instead), and put in order where that matters.
 """
 
 from __future__ import annotations

@@ -12,8 +12,10 @@ from qfx.hls.lowering.windows import AXES, HEADER, pads, window_struct
 
 
 def lower_max_pool(design: Design, node: Node, cast: Node | None) -> None:
-    """hls4ml's pool for windows that tile the tensor; it has no overlapping windows in streams, and pads with a
-    lowest value that is wrong for unsigned types."""
+    """hls4ml's pool for windows that tile the tensor.
+
+    It has no overlapping windows in streams, and what it pads with is not the lowest value of unsigned types.
+    """
     op = node.op
     assert isinstance(op, ops.MaxPool)
     (x,) = design.operands(node)
@@ -30,7 +32,11 @@ def _native(design: Design, node: Node, cast: Node | None, x: Value) -> None:
     assert isinstance(op, ops.MaxPool)
     out = memory_shape(node.tensor.shape)
     rank = len(op.kernel)
-    attributes: dict[str, Any] = {"data_format": "channels_last", "n_filt": x.tensor.channels, "count_pad": False}
+    attributes: dict[str, Any] = {
+        "data_format": "channels_last",
+        "n_filt": x.tensor.channels,
+        "count_pad": False,
+    }
     for axis, name in enumerate(AXES[rank]):
         attributes |= {f"pool_{name}": op.kernel[axis], f"stride_{name}": op.stride[axis]}
         attributes |= {f"in_{name}": x.shape[axis], f"out_{name}": out[axis]}
@@ -41,7 +47,7 @@ def _native(design: Design, node: Node, cast: Node | None, x: Value) -> None:
 
 
 def lower_avg_pool(design: Design, node: Node, cast: Node | None) -> None:
-    """hls4ml divides by the number of places and drops bits; ours multiplies the exact sum by the constant."""
+    """A kernel of ours: hls4ml divides by the number of places and drops bits."""
     op = node.op
     assert isinstance(op, ops.AvgPool)
     (x,) = design.operands(node)

@@ -68,8 +68,11 @@ def lower_conv(design: Design, node: Node, cast: Node | None) -> None:
 
 
 def _native_operator(design: Design, op: ops.Conv) -> bool:
-    """hls4ml has no groups, no dilation of streams, and forgets the vertical stride of streamed rows: a kernel of
-    one row goes to its one-dimensional code, which computes every row."""
+    """Whether hls4ml's convolution does the same.
+
+    It has no groups, no dilation of streams, and forgets the vertical stride of streams when the kernel has
+    one row: its one-dimensional code then computes every row.
+    """
     if op.groups != 1 or set(op.dilation) != {1}:
         return False
     skips_rows = len(op.kernel) == 2 and op.kernel[0] == 1 and op.kernel[1] > 1 and op.stride[0] > 1
@@ -106,7 +109,11 @@ def _native_conv(design: Design, node: Node, cast: Node | None, x: Value, weight
         x = _padded(design, node, x, padding)
         padding = ((0, 0),) * rank
     out = memory_shape(node.tensor.shape)
-    attributes: dict[str, Any] = {"data_format": "channels_last", "n_chan": x.tensor.channels, "n_filt": op.out_channels}
+    attributes: dict[str, Any] = {
+        "data_format": "channels_last",
+        "n_chan": x.tensor.channels,
+        "n_filt": op.out_channels,
+    }
     for axis, name in enumerate(AXES[rank]):
         attributes |= {f"in_{name}": x.shape[axis], f"out_{name}": out[axis]}
         attributes |= {f"filt_{name}": op.kernel[axis], f"stride_{name}": op.stride[axis]}
@@ -121,12 +128,18 @@ def _padded(design: Design, node: Node, x: Value, padding: ops.Padding) -> Value
     """Zeros around a streamed tensor: a layer of its own, ahead of hls4ml's convolution."""
     rank = len(padding)
     shape = tuple(s + sum(pair) for s, pair in zip(x.shape, padding, strict=False))
-    attributes: dict[str, Any] = {"data_format": "channels_last", "n_chan": x.tensor.channels, **pads(padding)}
+    attributes: dict[str, Any] = {
+        "data_format": "channels_last",
+        "n_chan": x.tensor.channels,
+        **pads(padding),
+    }
     for axis, name in enumerate(AXES[rank]):
         attributes |= {f"in_{name}": x.shape[axis], f"out_{name}": shape[axis]}
     padded = Value(f"pad_{node.name}", (*shape, x.tensor.channels), x.type, x.tensor)
     design.layers.append(
-        LayerSpec(padded.layer, f"ZeroPadding{rank}D", [x.layer], padded.shape, {"result": x.type}, attributes)
+        LayerSpec(
+            padded.layer, f"ZeroPadding{rank}D", [x.layer], padded.shape, {"result": x.type}, attributes
+        )
     )
     return padded
 
@@ -145,7 +158,13 @@ def _kernel_linear(design: Design, node: Node, cast: Node | None, x: Value) -> N
 
 
 def _kernel(
-    design: Design, node: Node, cast: Node | None, x: Value, struct: Struct, weight: np.ndarray, bias: np.ndarray | None
+    design: Design,
+    node: Node,
+    cast: Node | None,
+    x: Value,
+    struct: Struct,
+    weight: np.ndarray,
+    bias: np.ndarray | None,
 ) -> None:
     arrays = constants.kernel_constants(struct, "weight", weight.reshape(-1))
     offsets = constants.zeros(node.tensor.channels) if bias is None else bias

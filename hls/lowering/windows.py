@@ -19,7 +19,12 @@ SIDES = {1: (("left", "right"),), 2: (("top", "bottom"), ("left", "right"))}
 
 
 def window_struct(
-    node: Node, x: Value, kernel: Sequence[int], stride: Sequence[int], padding: Padding, dilation: Sequence[int]
+    node: Node,
+    x: Value,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Padding,
+    dilation: Sequence[int],
 ) -> Struct:
     """The members that every kernel of ``qfx_window.h`` wants; one row when there is one spatial axis."""
     struct = Struct()
@@ -37,4 +42,8 @@ def window_struct(
 def pads(padding: Padding) -> dict[str, Any]:
     """hls4ml's attributes of a padding."""
     sides = SIDES[len(padding)]
-    return {f"pad_{s}": int(n) for pair, names in zip(padding, sides, strict=True) for s, n in zip(names, pair, strict=True)}
+    return {
+        f"pad_{s}": int(n)
+        for pair, names in zip(padding, sides, strict=True)
+        for s, n in zip(names, pair, strict=True)
+    }
