@@ -22,11 +22,13 @@ _PATIENCE_SECONDS = 2.0
 def calibrate(q: QuantizedModel, batches: Iterable[Any], *, progress: bool = True) -> QuantizedModel:
     """Put every binary point that is not frozen where the squared error is smallest.
 
-    Activations are observed with all casts switched off; weights and biases need no data. Call it before training; calling it again starts learning anew from the new positions.
+    Activations are observed with all casts switched off; weights and biases need no data. Call it before
+    training; calling it again starts learning anew from the new positions.
 
     Args:
         q: a prepared model.
-        batches: batches of inputs, or ``(inputs, ...)`` tuples as data loaders give them. A few hundred samples do.
+        batches: batches of inputs, or ``(inputs, ...)`` tuples as data loaders give them. A few hundred
+            samples do.
         progress: show a bar when it takes more than two seconds.
 
     Returns:
@@ -38,7 +40,9 @@ def calibrate(q: QuantizedModel, batches: Iterable[Any], *, progress: bool = Tru
     if not isinstance(q, QuantizedModel):
         raise QfxError(f"calibrate: expected what qfx.prepare returned, found {type(q).__name__}")
     if isinstance(batches, torch.Tensor):
-        raise QfxError("calibrate: expected batches (a data loader or a list of tensors), found one tensor; pass [tensor]")
+        raise QfxError(
+            "calibrate: expected batches (a data loader or a list of tensors), found one tensor; pass [tensor]"
+        )
     for step, module in q._qfx_items():
         module.check(step.path)
         if isinstance(module, QuantWeighted | QuantAffine):
@@ -74,11 +78,15 @@ def _observe(q: QuantizedModel, batches: Iterable[Any], progress: bool) -> None:
             if not isinstance(x, torch.Tensor):
                 x = torch.as_tensor(x)
             if x.is_floating_point() and not torch.isfinite(x).all():
-                raise QfxError(f"calibrate: batch holds NaN or infinity at sample {samples} or later; remove them from the data first")
+                raise QfxError(
+                    f"calibrate: batch holds NaN or infinity at sample {samples} or later; remove them from the data first"
+                )
             q(x.to(device))
             samples += len(x)
         if samples == 0:
-            raise QfxError("calibrate: the calibration set is empty; give at least one batch with at least one sample")
+            raise QfxError(
+                "calibrate: the calibration set is empty; give at least one batch with at least one sample"
+            )
         for target, quantizer in watched.items():
             if quantizer.observer is not None:
                 _place(quantizer, quantizer.observer.samples, target)
@@ -90,7 +98,9 @@ def _observe(q: QuantizedModel, batches: Iterable[Any], progress: bool) -> None:
 
 def _place(quantizer: Quantizer, samples: torch.Tensor, where: str) -> None:
     if not torch.isfinite(samples).all():
-        raise QfxError(f"calibrate: {where} holds NaN or infinity; the model does not compute finite numbers from this data")
+        raise QfxError(
+            f"calibrate: {where} holds NaN or infinity; the model does not compute finite numbers from this data"
+        )
     fracs = [best_frac(quantizer.fmt, row) for row in samples]
     # A channel that is always 0 follows the others.
     known = [f for f in fracs if f is not None]
@@ -122,5 +132,3 @@ def _shown(batches: Iterable[Any], progress: bool) -> Iterable[Any]:
     finally:
         if bar is not None:
             bar.stop()
-
-

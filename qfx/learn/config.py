@@ -17,26 +17,29 @@ _LOCAL = ("weight", "activation", "bias", "scale", "per_channel")
 
 @dataclass(frozen=True)
 class Config:
-    """Formats for :func:`qfx.prepare`. A format gives family, width, signedness and modes; ``frac=None`` means calibrated from data and
-    then learned, an explicit ``frac`` is frozen there.
+    """Formats for :func:`qfx.prepare`. A format gives family, width, signedness and modes; ``frac=None``
+    means calibrated from data and then learned, an explicit ``frac`` is frozen there.
 
     Args:
         weight: of Linear and Conv.
         activation: of every intermediate result, cast after the fused activation function.
-        input: of the network's input; the activation format, at least 8 bits wide, when not given. Freeze it (explicit ``frac``) for speed:
-            a learned one makes training compute the gradient of the input.
+        input: of the network's input; the activation format, at least 8 bits wide, when not given. Freeze it
+            (explicit ``frac``) for speed: a learned one makes training compute the gradient of the input.
         bias: of biases and of the offsets of ``affine``; 16 bits when not given.
         scale: of the multipliers of a kept BatchNorm and of arithmetic with constants; 8 bits when not given.
-        output: of the network's result. When not given it is the activation format, widened to at least 8 bits if that one has no explicit
-            ``frac``. ``"exact"``: no cast, the last operator's accumulator is the result.
-        overrides: ``{glob on module path: {key: value}}`` with the keys ``weight``, ``activation``, ``bias``, ``scale``
-            and ``per_channel``. ``activation`` applies to the cast behind the module (or behind the activation function fused to it). A later entry wins. Formats given here are used
-            as they stand, signedness included.
+        output: of the network's result. When not given it is the activation format, widened to at least 8
+            bits if that one has no explicit ``frac``. ``"exact"``: no cast, the last operator's accumulator
+            is the result.
+        overrides: ``{glob on module path: {key: value}}`` with the keys ``weight``, ``activation``, ``bias``,
+            ``scale`` and ``per_channel``. ``activation`` applies to the cast behind the module (or behind the
+            activation function fused to it). A later entry wins. Formats given here are used as they stand,
+            signedness included.
         per_channel: one binary point per output channel for weights and biases of Linear and Conv.
-        batch_norm: ``"fold"`` (into the Linear or Conv before it, with the running statistics) or ``"keep"`` (fixed-point multiply and add).
-            A BatchNorm that has nothing to fold into is kept.
-        unsigned: make the activation format unsigned where the result cannot be negative (after ReLU, ReLU6, ...): one bit more of resolution. Formats from
-            ``overrides``, and formats with ``WRAP_SM`` (signed only), stay as they are.
+        batch_norm: ``"fold"`` (into the Linear or Conv before it, with the running statistics) or ``"keep"``
+            (fixed-point multiply and add). A BatchNorm that has nothing to fold into is kept.
+        unsigned: make the activation format unsigned where the result cannot be negative (after ReLU, ReLU6,
+            ...): one bit more of resolution. Formats from ``overrides``, and formats with ``WRAP_SM`` (signed
+            only), stay as they are.
 
     Raises:
         QfxError: a value of the wrong kind, an unknown key.
@@ -64,16 +67,24 @@ class Config:
         if self.batch_norm not in ("fold", "keep"):
             raise QfxError(f'Config: batch_norm must be "fold" or "keep", found {self.batch_norm!r}')
         if not isinstance(self.overrides, Mapping):
-            raise QfxError(f"Config: overrides must be a dictionary of module globs, found {self.overrides!r}")
+            raise QfxError(
+                f"Config: overrides must be a dictionary of module globs, found {self.overrides!r}"
+            )
         for glob, entries in self.overrides.items():
             if not isinstance(glob, str) or not isinstance(entries, Mapping):
-                raise QfxError(f"Config: overrides[{glob!r}] must be a dictionary like {{'weight': FixedPoint(4)}}, found {entries!r}")
+                raise QfxError(
+                    f"Config: overrides[{glob!r}] must be a dictionary like {{'weight': FixedPoint(4)}}, found {entries!r}"
+                )
             for key, value in entries.items():
                 if key not in _LOCAL:
-                    raise QfxError(f"Config: overrides[{glob!r}] has the unknown key {key!r}; known are {', '.join(_LOCAL)}")
+                    raise QfxError(
+                        f"Config: overrides[{glob!r}] has the unknown key {key!r}; known are {', '.join(_LOCAL)}"
+                    )
                 if key == "per_channel":
                     if not isinstance(value, bool):
-                        raise QfxError(f"Config: overrides[{glob!r}]['per_channel'] must be True or False, found {value!r}")
+                        raise QfxError(
+                            f"Config: overrides[{glob!r}]['per_channel'] must be True or False, found {value!r}"
+                        )
                 else:
                     _check_format(f"Config: overrides[{glob!r}][{key!r}]", value)
         # Frozen means frozen: a later change of the caller's dictionary must not reach in here.

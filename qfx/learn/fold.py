@@ -11,12 +11,15 @@ from torch import nn
 from qfx.learn.operations import Operation
 
 
-def fold_batch_norms(operations: list[Operation], output: torch.fx.Node) -> tuple[list[Operation], torch.fx.Node]:
+def fold_batch_norms(
+    operations: list[Operation], output: torch.fx.Node
+) -> tuple[list[Operation], torch.fx.Node]:
     """Replace every ``linear/conv`` followed by a BatchNorm by one operation with the product of both.
 
-    With the running statistics a BatchNorm is ``y * g + (beta - mean * g)``, ``g = gamma / sqrt(var + eps)``; so the weights of output channel ``o`` are multiplied by ``g[o]``
-    and the bias becomes ``(bias - mean) * g + beta``. A BatchNorm stays when the layer's result is also used elsewhere, or when the layer is called more than once (its
-    weights would have to be two things).
+    With the running statistics a BatchNorm is ``y * g + (beta - mean * g)``, ``g = gamma / sqrt(var + eps)``;
+    so the weights of output channel ``o`` are multiplied by ``g[o]`` and the bias becomes ``(bias - mean) * g
+    + beta``. A BatchNorm stays when the layer's result is also used elsewhere, or when the layer is called
+    more than once (its weights would have to be two things).
 
     Returns:
         the operations and the node of the result.
@@ -39,7 +42,9 @@ def fold_batch_norms(operations: list[Operation], output: torch.fx.Node) -> tupl
         ):
             kept.append(operation)
             continue
-        weight, bias = folded(layer.attributes["weight"], layer.attributes["bias"], operation.attributes["module"])
+        weight, bias = folded(
+            layer.attributes["weight"], layer.attributes["bias"], operation.attributes["module"]
+        )
         layer.attributes.update(weight=weight, bias=bias)
         layer.extra += [operation.path, *operation.extra]
         assert operation.node is not None and layer.node is not None

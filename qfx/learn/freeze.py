@@ -11,14 +11,17 @@ def freeze(q: QuantizedModel) -> Graph:
     """The integer graph that ``q.eval()`` computes, bit for bit.
 
     Args:
-        q: a prepared model whose binary points are calibrated or given. It is switched to ``eval()`` and not changed otherwise.
+        q: a prepared model whose binary points are calibrated or given. It is switched to ``eval()`` and not
+            changed otherwise.
 
     Returns:
-        the graph; ``torch_model`` is ``q`` itself, and ``torch_taps`` maps the name of every node to the name of the submodule of
-        ``q`` that computes it (use a forward hook to see its value). Both live in memory only.
+        the graph; ``torch_model`` is ``q`` itself, and ``torch_taps`` maps the name of every node to the name
+        of the submodule of ``q`` that computes it (use a forward hook to see its value). Both live in memory
+        only.
 
     Raises:
-        QfxError: NaN in weights, binary points that are not calibrated, accumulators beyond 62 bits; the message names the module.
+        QfxError: NaN in weights, binary points that are not calibrated, accumulators beyond 62 bits; the
+            message names the module.
     """
     if not isinstance(q, QuantizedModel):
         raise QfxError(f"freeze: expected what qfx.prepare returned, found {type(q).__name__}")

@@ -15,7 +15,11 @@ def quantizers(q: torch.nn.Module) -> dict[str, Quantizer]:
 
 
 def parameter_groups(
-    q: torch.nn.Module, *, lr: float | None = None, point_lr: float | None = None, weight_decay: float | None = None
+    q: torch.nn.Module,
+    *,
+    lr: float | None = None,
+    point_lr: float | None = None,
+    weight_decay: float | None = None,
 ) -> list[dict[str, Any]]:
     """Two groups for any torch optimizer: weights (and everything else) first, binary points second.
 

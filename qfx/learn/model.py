@@ -31,12 +31,15 @@ class Step:
 
 
 class QuantizedModel(torch.nn.Module):
-    """What :func:`qfx.prepare` returns: an ordinary module to train, with a submodule for every operator under the original module paths.
+    """What :func:`qfx.prepare` returns: an ordinary module to train, with a submodule for every operator
+    under the original module paths.
 
-    In training mode the forward pass computes in float with quantized values. In ``eval()`` its result equals the frozen graph's on every bit: every operator runs in
-    float32 or float64, whichever provably holds all its partial sums. What that takes is decided from the formats and the actual weights when something changed: a parameter or buffer
-    that was written to (by an optimizer, ``load_state_dict``, in-place operators), or a call of ``train()`` or ``eval()``. Writing through ``.data`` goes
-    unnoticed by torch; call ``eval()`` again after that.
+    In training mode the forward pass computes in float with quantized values. In ``eval()`` its result equals
+    the frozen graph's on every bit: every operator runs in float32 or float64, whichever provably holds all
+    its partial sums. What that takes is decided from the formats and the actual weights when something
+    changed: a parameter or buffer that was written to (by an optimizer, ``load_state_dict``, in-place
+    operators), or a call of ``train()`` or ``eval()``. Writing through ``.data`` goes unnoticed by torch;
+    call ``eval()`` again after that.
     """
 
     def __init__(self) -> None:
@@ -44,7 +47,7 @@ class QuantizedModel(torch.nn.Module):
         self._qfx_steps: tuple[Step, ...] = ()
         self._qfx_plan: tuple[Any, list[Exact]] | None = None
 
-    # -- structure -----------------------------------------------------------------------------------------------------
+    # -- structure -------------------------------------------------------------------------------------------
 
     def _qfx_items(self) -> Iterator[tuple[Step, QuantModule]]:
         for step in self._qfx_steps:
@@ -59,7 +62,7 @@ class QuantizedModel(torch.nn.Module):
                 bounds.append(module.bound(*(bounds[i] for i in step.inputs)))
         return bounds
 
-    # -- computing -----------------------------------------------------------------------------------------------------
+    # -- computing -------------------------------------------------------------------------------------------
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self._qfx_check_input(x)
@@ -86,9 +89,15 @@ class QuantizedModel(torch.nn.Module):
     def _qfx_check_input(self, x: torch.Tensor) -> None:
         first = self.get_submodule(self._qfx_steps[0].target)
         assert isinstance(first, InputQuantizer)
-        if not isinstance(x, torch.Tensor) or x.ndim != len(first.shape) + 1 or tuple(x.shape[1:]) != first.shape:
+        if (
+            not isinstance(x, torch.Tensor)
+            or x.ndim != len(first.shape) + 1
+            or tuple(x.shape[1:]) != first.shape
+        ):
             found = tuple(x.shape) if isinstance(x, torch.Tensor) else type(x).__name__
-            raise QfxError(f"model input: found {found}, expected a tensor of shape (samples, {', '.join(map(str, first.shape))})")
+            raise QfxError(
+                f"model input: found {found}, expected a tensor of shape (samples, {', '.join(map(str, first.shape))})"
+            )
 
     def _qfx_make_plan(self) -> list[Exact]:
         """The dtype of every step, and its constants when no gradient is wanted of them."""
@@ -106,7 +115,7 @@ class QuantizedModel(torch.nn.Module):
         self._qfx_plan = (key, plan)
         return plan
 
-    # -- what makes the plan stale -------------------------------------------------------------------------------------
+    # -- what makes the plan stale ---------------------------------------------------------------------------
 
     def train(self, mode: bool = True) -> QuantizedModel:
         self._qfx_plan = None

@@ -1,7 +1,8 @@
 """From the many spellings of torch to the operators of the graph.
 
-Every supported spelling (module, function, method, operator) names one reader below; a reader checks the arguments and returns an
-:class:`Operation`. Whatever cannot be taken raises :class:`Refusal`, and :func:`read` collects them all.
+Every supported spelling (module, function, method, operator) names one reader below; a reader checks the
+arguments and returns an :class:`Operation`. Whatever cannot be taken raises :class:`Refusal`, and
+:func:`read` collects them all.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ class Operation:
     """One operator of the graph to be.
 
     Attributes:
-        kind: ``linear``, ``conv``, ``norm``, ``affine``, ``relu``, ``leaky_relu``, ``clip``, ``add``, ``sub``, ``mul``, ``max_pool``, ``avg_pool``,
-            ``concat``, ``reshape`` or ``transpose``.
+        kind: ``linear``, ``conv``, ``norm``, ``affine``, ``relu``, ``leaky_relu``, ``clip``, ``add``,
+            ``sub``, ``mul``, ``max_pool``, ``avg_pool``, ``concat``, ``reshape`` or ``transpose``.
         operands: the nodes that it takes.
         attributes: of the quantized module.
         node: the fx node whose result it makes.
@@ -89,7 +90,9 @@ class Context:
     def result(self) -> tuple[int, ...]:
         """Shape of the result without the batch axis."""
         if self.node not in self.traced.sizes:
-            raise Refusal("its result has no batch axis in front, or a shape that depends on the batch size; keep axis 0 as it is")
+            raise Refusal(
+                "its result has no batch axis in front, or a shape that depends on the batch size; keep axis 0 as it is"
+            )
         return self.traced.sizes[self.node]
 
 
@@ -116,9 +119,16 @@ def read(traced: Traced) -> tuple[list[Operation], dict[torch.fx.Node, torch.fx.
                 raise Refusal(f"its result has {rank} axes besides the batch; 1 to 3 are supported")
         except Refusal as refusal:
             # What only takes apart something refused (an item of chunk's tuple) is no news.
-            if not any(n in refused and not isinstance(traced.values.get(n), torch.Tensor) for n in node.all_input_nodes):
+            if not any(
+                n in refused and not isinstance(traced.values.get(n), torch.Tensor)
+                for n in node.all_input_nodes
+            ):
                 path, line = module_path(node), source_line(node)
-                what = type(fetch(traced.model, str(node.target))).__name__ if node.op == "call_module" else spelled(node)
+                what = (
+                    type(fetch(traced.model, str(node.target))).__name__
+                    if node.op == "call_module"
+                    else spelled(node)
+                )
                 problems.append(f"  {path or 'model'}{f' ({line})' if line else ''}: {what}: {refusal}")
             refused.add(node)
             continue
@@ -146,12 +156,17 @@ def _read_node(traced: Traced, node: torch.fx.Node) -> Operation | torch.fx.Node
         module = fetch(traced.model, str(node.target))
         for kind in type(module).__mro__:
             if kind in MODULES:
-                return MODULES[kind](context, {"input": node.args[0] if node.args else node.kwargs.get("input"), "module": module})
+                return MODULES[kind](
+                    context,
+                    {"input": node.args[0] if node.args else node.kwargs.get("input"), "module": module},
+                )
         raise Refusal(f"this module is not supported{_advice(type(module).__name__)}")
     table: dict[Any, tuple[Reader, str]] = FUNCTIONS if node.op == "call_function" else METHODS
     entry = table.get(node.target)
     if entry is None:
-        raise Refusal(f"this operation is not supported{_advice(str(getattr(node.target, '__name__', node.target)))}")
+        raise Refusal(
+            f"this operation is not supported{_advice(str(getattr(node.target, '__name__', node.target)))}"
+        )
     reader, names = entry
     return reader(context, _bind(node, names.split()))
 
@@ -168,7 +183,9 @@ _ADVICE = {
 
 
 def _advice(name: str) -> str:
-    advice = _ADVICE.get(name) or next((text for key, text in _ADVICE.items() if key.lower() == name.lower().replace("_", "")), None)
+    advice = _ADVICE.get(name) or next(
+        (text for key, text in _ADVICE.items() if key.lower() == name.lower().replace("_", "")), None
+    )
     return f"; {advice}" if advice else "; replace it, or keep it outside the prepared model"
 
 
@@ -182,7 +199,11 @@ def _bind(node: torch.fx.Node, names: list[str]) -> dict[str, Any]:
         if not positional:
             break
         if name.startswith("*"):
-            bound[name[1:]] = positional[0] if len(positional) == 1 and isinstance(positional[0], tuple | list) else positional
+            bound[name[1:]] = (
+                positional[0]
+                if len(positional) == 1 and isinstance(positional[0], tuple | list)
+                else positional
+            )
             positional = []
         else:
             bound[name] = positional.pop(0)
@@ -198,13 +219,15 @@ def _tuple(value: Any, rank: int) -> tuple[int, ...]:
     return numbers * rank if len(numbers) == 1 else numbers
 
 
-# -- readers: layers with weights --------------------------------------------------------------------------------------
+# -- readers: layers with weights ----------------------------------------------------------------------------
 
 
 def _linear(c: Context, a: dict[str, Any]) -> Operation:
     x = c.dynamic(a["input"])
     if len(c.size(x)) != 1:
-        raise Refusal(f"its operand has shape (samples, {', '.join(map(str, c.size(x)))}); Linear takes (samples, features): flatten it first")
+        raise Refusal(
+            f"its operand has shape (samples, {', '.join(map(str, c.size(x)))}); Linear takes (samples, features): flatten it first"
+        )
     return Operation("linear", [x], {"weight": _weights(c, a["weight"]), "bias": _weights(c, a.get("bias"))})
 
 
@@ -244,8 +267,13 @@ def _conv_module(c: Context, a: dict[str, Any]) -> Operation:
     return _conv(
         c,
         {
-            "input": a["input"], "weight": m.weight, "bias": m.bias,
-            "stride": m.stride, "padding": m.padding, "dilation": m.dilation, "groups": m.groups,
+            "input": a["input"],
+            "weight": m.weight,
+            "bias": m.bias,
+            "stride": m.stride,
+            "padding": m.padding,
+            "dilation": m.dilation,
+            "groups": m.groups,
         },  # fmt: skip
     )
 
@@ -262,11 +290,13 @@ def _weights(c: Context, value: Any) -> nn.Parameter | None:
 def _norm_module(c: Context, a: dict[str, Any]) -> Operation:
     x, m = c.dynamic(a["input"]), a["module"]
     if m.running_mean is None or m.running_var is None:
-        raise Refusal("track_running_stats=False has no fixed result per sample; use track_running_stats=True")
+        raise Refusal(
+            "track_running_stats=False has no fixed result per sample; use track_running_stats=True"
+        )
     return Operation("norm", [x], {"module": m, "channels": c.size(x)[0]})
 
 
-# -- readers: activations ----------------------------------------------------------------------------------------------
+# -- readers: activations ------------------------------------------------------------------------------------
 
 
 def _relu(c: Context, a: dict[str, Any]) -> Operation:
@@ -301,14 +331,16 @@ def _hardtanh_module(c: Context, a: dict[str, Any]) -> Operation | torch.fx.Node
 
 
 def _leaky(c: Context, a: dict[str, Any]) -> Operation:
-    return Operation("leaky_relu", [c.dynamic(a["input"])], {"slope": float(c.constant(a.get("negative_slope", 0.01)))})
+    return Operation(
+        "leaky_relu", [c.dynamic(a["input"])], {"slope": float(c.constant(a.get("negative_slope", 0.01)))}
+    )
 
 
 def _leaky_module(c: Context, a: dict[str, Any]) -> Operation:
     return _leaky(c, {"input": a["input"], "negative_slope": a["module"].negative_slope})
 
 
-# -- readers: arithmetic -----------------------------------------------------------------------------------------------
+# -- readers: arithmetic -------------------------------------------------------------------------------------
 
 
 def _arithmetic(kind: str) -> Reader:
@@ -355,7 +387,13 @@ def _per_channel(c: Context, x: torch.fx.Node, value: Any) -> torch.Tensor:
         raise Refusal(f"its other operand is {type(value).__name__}; numbers and tensors are supported")
     tensor = value if isinstance(value, torch.Tensor) else torch.tensor(float(value))
     if tensor.numel() == 1:
-        return tensor if tensor.ndim == 1 else tensor.detach().reshape(1) if not isinstance(tensor, nn.Parameter) else _reshaped(tensor, 1)
+        return (
+            tensor
+            if tensor.ndim == 1
+            else tensor.detach().reshape(1)
+            if not isinstance(tensor, nn.Parameter)
+            else _reshaped(tensor, 1)
+        )
     size = c.size(x)
     # As torch would broadcast it, the batch axis included.
     shape = (1,) * (len(size) + 1 - tensor.ndim) + tuple(tensor.shape)
@@ -364,7 +402,11 @@ def _per_channel(c: Context, x: torch.fx.Node, value: Any) -> torch.Tensor:
             f"a constant of shape {tuple(tensor.shape)} with a tensor of shape {size} (without the batch): "
             f"one number, or one per channel is supported"
         )
-    return tensor if tensor.ndim == 1 else (_reshaped(tensor, size[0]) if isinstance(tensor, nn.Parameter) else tensor.reshape(size[0]))
+    return (
+        tensor
+        if tensor.ndim == 1
+        else (_reshaped(tensor, size[0]) if isinstance(tensor, nn.Parameter) else tensor.reshape(size[0]))
+    )
 
 
 def _reshaped(parameter: nn.Parameter, count: int) -> nn.Parameter:
@@ -391,15 +433,19 @@ def _concat(c: Context, a: dict[str, Any]) -> Operation | torch.fx.Node:
     return Operation("concat", list(tensors), {}) if len(tensors) > 1 else tensors[0]
 
 
-# -- readers: pooling --------------------------------------------------------------------------------------------------
+# -- readers: pooling ----------------------------------------------------------------------------------------
 
 
-def _window(c: Context, x: torch.fx.Node, a: dict[str, Any]) -> tuple[tuple[int, ...], tuple[int, ...], Pairs]:
+def _window(
+    c: Context, x: torch.fx.Node, a: dict[str, Any]
+) -> tuple[tuple[int, ...], tuple[int, ...], Pairs]:
     """Kernel, stride and padding; with ``ceil_mode`` the padding behind covers the last, partial window."""
     size = c.size(x)
     rank = len(size) - 1
     if rank not in (1, 2):
-        raise Refusal(f"its operand has shape {size} without the batch; one or two spatial axes are supported")
+        raise Refusal(
+            f"its operand has shape {size} without the batch; one or two spatial axes are supported"
+        )
     kernel = _tuple(c.constant(a["kernel_size"]), rank)
     stride = c.constant(a.get("stride"))
     stride = kernel if stride is None or stride == [] else _tuple(stride, rank)
@@ -433,18 +479,26 @@ def _avg_pool(c: Context, a: dict[str, Any]) -> Operation:
     kernel, stride, padding = _window(c, x, a)
     asked = _tuple(c.constant(a.get("padding", 0)), len(kernel))
     if any(asked) and not c.constant(a.get("count_include_pad", True)):
-        raise Refusal("count_include_pad=False divides by different numbers at the border; use count_include_pad=True or no padding")
-    if c.constant(a.get("ceil_mode", False)) and any(after > p for (_, after), p in zip(padding, asked, strict=True)):
+        raise Refusal(
+            "count_include_pad=False divides by different numbers at the border; use count_include_pad=True or no padding"
+        )
+    if c.constant(a.get("ceil_mode", False)) and any(
+        after > p for (_, after), p in zip(padding, asked, strict=True)
+    ):
         raise Refusal("ceil_mode=True divides by different numbers at the border; use ceil_mode=False")
     if c.constant(a.get("divisor_override")) is not None:
         raise Refusal("divisor_override is not supported; multiply by a constant")
-    return Operation("avg_pool", [x], {"kernel": kernel, "stride": stride, "padding": tuple((p, p) for p in asked)})
+    return Operation(
+        "avg_pool", [x], {"kernel": kernel, "stride": stride, "padding": tuple((p, p) for p in asked)}
+    )
 
 
 def _avg_pool_module(c: Context, a: dict[str, Any]) -> Operation:
     m = a["module"]
     names = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
-    return _avg_pool(c, {"input": a["input"], **{n: getattr(m, n, None) for n in names if getattr(m, n, None) is not None}})
+    return _avg_pool(
+        c, {"input": a["input"], **{n: getattr(m, n, None) for n in names if getattr(m, n, None) is not None}}
+    )
 
 
 def _adaptive(kind: str) -> Reader:
@@ -452,7 +506,9 @@ def _adaptive(kind: str) -> Reader:
         x = c.dynamic(a["input"])
         size, out = c.size(x)[1:], c.result[1:]
         if len(size) not in (1, 2) or any(n % o for n, o in zip(size, out, strict=True)):
-            raise Refusal(f"from {size} to {out} takes windows of different sizes; use an output size that divides the input size")
+            raise Refusal(
+                f"from {size} to {out} takes windows of different sizes; use an output size that divides the input size"
+            )
         kernel = tuple(n // o for n, o in zip(size, out, strict=True))
         return Operation(kind, [x], {"kernel": kernel, "stride": kernel, "padding": ((0, 0),) * len(kernel)})
 
@@ -477,17 +533,25 @@ def _mean(mean: bool) -> Reader:
         dims = c.constant(a.get("dim"))
         if dims is None:
             raise Refusal("over all axes mixes the samples of a batch; give dim")
-        axes = sorted(d % (len(size) + 1) for d in (dims if isinstance(dims, tuple | list | torch.Size) else [dims]))
+        axes = sorted(
+            d % (len(size) + 1) for d in (dims if isinstance(dims, tuple | list | torch.Size) else [dims])
+        )
         if len(size) < 2 or not axes or axes[0] < 2:
             raise Refusal(f"over axes {axes} is not supported; only spatial axes (2 and up)")
         kernel = tuple(n if i + 2 in axes else 1 for i, n in enumerate(size[1:]))
-        attributes = {"kernel": kernel, "stride": kernel, "padding": ((0, 0),) * len(kernel), "mean": mean, "shape": c.result}
+        attributes = {
+            "kernel": kernel,
+            "stride": kernel,
+            "padding": ((0, 0),) * len(kernel),
+            "mean": mean,
+            "shape": c.result,
+        }
         return Operation("avg_pool", [x], attributes)
 
     return reader
 
 
-# -- readers: shape ----------------------------------------------------------------------------------------------------
+# -- readers: shape ------------------------------------------------------------------------------------------
 
 
 def _reshape(c: Context, a: dict[str, Any]) -> Operation | torch.fx.Node:
@@ -520,7 +584,7 @@ def _same(c: Context, a: dict[str, Any]) -> torch.fx.Node:
     return c.dynamic(a["input"])
 
 
-# -- the tables --------------------------------------------------------------------------------------------------------
+# -- the tables ----------------------------------------------------------------------------------------------
 
 MODULES: dict[type, Reader] = {
     nn.Linear: _linear_module,

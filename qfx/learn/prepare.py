@@ -41,10 +41,12 @@ def prepare(model: nn.Module, example_input: torch.Tensor, config: Config | None
         config: formats; ``Config()`` (8 bits everywhere, learned) when not given.
 
     Returns:
-        the prepared model, in the training mode of ``model``. Its weights are copies under the same module paths.
+        the prepared model, in the training mode of ``model``. Its weights are copies under the same module
+        paths.
 
     Raises:
-        UnsupportedError: operators that cannot be quantized; lists all of them with module path and source line.
+        UnsupportedError: operators that cannot be quantized; lists all of them with module path and source
+            line.
         QfxError: the example input does not fit, or the config does not fit the model.
     """
     config = Config() if config is None else config
@@ -53,7 +55,9 @@ def prepare(model: nn.Module, example_input: torch.Tensor, config: Config | None
     if not isinstance(model, nn.Module):
         raise QfxError(f"prepare: model must be a torch.nn.Module, found {type(model).__name__}")
     if isinstance(model, QuantizedModel):
-        raise QfxError("prepare: this model is prepared already; prepare the float model again with another config")
+        raise QfxError(
+            "prepare: this model is prepared already; prepare the float model again with another config"
+        )
     training = model.training
     copied = copy.deepcopy(model).eval()
     if type(copied).__module__.startswith("torch.nn.modules") and not list(copied.children()):
@@ -79,7 +83,11 @@ class _Value:
 
 class _Builder:
     def __init__(
-        self, traced: Traced, operations: list[Operation], aliases: dict[torch.fx.Node, torch.fx.Node], config: Config
+        self,
+        traced: Traced,
+        operations: list[Operation],
+        aliases: dict[torch.fx.Node, torch.fx.Node],
+        config: Config,
     ) -> None:
         self.config = config
         self.traced = traced
@@ -104,7 +112,9 @@ class _Builder:
         shape = self.traced.sizes[self.traced.inputs]
         fmt = self.config.input_format
         if not 1 <= len(shape) <= 3:
-            raise UnsupportedError(f"prepare: the input has shape {shape} without the batch; 1 to 3 axes are supported")
+            raise UnsupportedError(
+                f"prepare: the input has shape {shape} without the batch; 1 to 3 axes are supported"
+            )
         if isinstance(fmt.frac, tuple) and len(fmt.frac) != shape[0]:
             raise QfxError(f"Config: input has {len(fmt.frac)} binary points for {shape[0]} channels")
         step = self._append(InputQuantizer(fmt, shape), "input", (), "input")
@@ -112,7 +122,12 @@ class _Builder:
         for operation in self.operations:
             self._add(operation)
         last = self.values[self.output]
-        if self.config.output is not None and self.config.output_format is not None and not last.raw and self.operations:
+        if (
+            self.config.output is not None
+            and self.config.output_format is not None
+            and not last.raw
+            and self.operations
+        ):
             self._cast(self.output, last, self.config.output_format, literal=True)
         elif not self.operations:
             raise UnsupportedError("prepare: the model computes nothing")
@@ -124,7 +139,7 @@ class _Builder:
                 module.calibrate_weight()
         return self.model.to(device)
 
-    # -- one operation -------------------------------------------------------------------------------------------------
+    # -- one operation ---------------------------------------------------------------------------------------
 
     def _add(self, o: Operation) -> None:
         assert o.node is not None
@@ -136,7 +151,9 @@ class _Builder:
         paths = (*(operands[0].paths if operands[0].raw else ()), o.path, *o.extra)
         value = _Value(step, raw, _nonnegative(o, operands), paths)
         if shape is not None and shape != self._shape(o):
-            value = replace(value, step=self._append(QuantReshape(shape), f"{o.path}.squeeze", (step,), o.path))
+            value = replace(
+                value, step=self._append(QuantReshape(shape), f"{o.path}.squeeze", (step,), o.path)
+            )
         self.values[o.node] = value
         if not raw:
             return
@@ -169,7 +186,9 @@ class _Builder:
             fmt = replace(fmt, signed=False)
         channels = self.traced.sizes[node][0]
         if isinstance(fmt.frac, tuple) and len(fmt.frac) != channels:
-            raise QfxError(f"{value.paths[-1]}: the activation format has {len(fmt.frac)} binary points for {channels} channels")
+            raise QfxError(
+                f"{value.paths[-1]}: the activation format has {len(fmt.frac)} binary points for {channels} channels"
+            )
         target = self.steps[value.step].target
         path = self.steps[value.step].path
         step = self._append(Quantizer(fmt, axis=1), f"{target}.output", (value.step,), path)
@@ -179,7 +198,7 @@ class _Builder:
         self.steps.append(Step(place(self.model, path, module), inputs, original))
         return len(self.steps) - 1
 
-    # -- modules -------------------------------------------------------------------------------------------------------
+    # -- modules ---------------------------------------------------------------------------------------------
 
     def _format(self, key: str, o: Operation, default: FixedPoint) -> FixedPoint:
         found = self.config.override(key, (o.path, *o.extra))
@@ -190,7 +209,9 @@ class _Builder:
         try:
             if o.kind in ("linear", "conv"):
                 return self._weighted(o)
-            scale = self._format("weight" if o.kind == "norm" else "scale", o, self._format("scale", o, c.scale_format))
+            scale = self._format(
+                "weight" if o.kind == "norm" else "scale", o, self._format("scale", o, c.scale_format)
+            )
             offset = self._format("bias", o, c.bias_format)
             if o.kind == "norm":
                 return self._once(o, QuantBatchNorm(a["module"], scale, offset), a["module"].running_mean)
@@ -281,7 +302,9 @@ def _nonnegative(o: Operation, operands: list[_Value]) -> bool:
         return True
     if o.kind == "clip":
         high = o.attributes["high"]
-        return (o.attributes["low"] is not None and o.attributes["low"] >= 0) or (every and (high is None or high >= 0))
+        return (o.attributes["low"] is not None and o.attributes["low"] >= 0) or (
+            every and (high is None or high >= 0)
+        )
     if o.kind == "mul":
         return every or o.operands[0] is o.operands[1]
     return every and o.kind in ("add", "max_pool", "avg_pool", "concat", "reshape", "transpose", "leaky_relu")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import operator
-import re
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,22 +16,30 @@ from qfx.errors import QfxError, UnsupportedError
 
 _TORCH = str(Path(torch.__file__).parent)
 _HERE = str(Path(__file__).parent)
+_LINE = "qfx_line"
 
 
 class _Tracer(torch.fx.Tracer):
     """Leaves are torch's own modules, and subclasses that compute the same as them."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.record_stack_traces = True
+    def create_node(self, *args: Any, **kwargs: Any) -> torch.fx.Node:
+        node = super().create_node(*args, **kwargs)
+        # The tracer's own record_stack_traces would do, but it imports the whole compiler for it.
+        node.meta[_LINE] = _user_line()
+        return node
 
     def is_leaf_module(self, m: torch.nn.Module, module_qualified_name: str) -> bool:
         if super().is_leaf_module(m, module_qualified_name):
             return True
         for base in type(m).__mro__:
-            if base.__module__.startswith("torch.nn.modules") and base not in (torch.nn.Module, torch.nn.Sequential):
+            if base.__module__.startswith("torch.nn.modules") and base not in (
+                torch.nn.Module,
+                torch.nn.Sequential,
+            ):
                 # The forward of a subclass of Conv2d that only changes the constructor is torch's own.
-                same = all(getattr(type(m), n, None) is getattr(base, n, None) for n in ("forward", "_conv_forward"))
+                same = all(
+                    getattr(type(m), n, None) is getattr(base, n, None) for n in ("forward", "_conv_forward")
+                )
                 return same and not list(m.children())
         return False
 
@@ -47,7 +55,8 @@ class Traced:
         output: the node of its result.
         values: result of every node for a batch of two, tensors and others.
         dynamic: tensors that depend on the input.
-        sizes: of dynamic nodes, the shape without the batch axis; missing when there is no batch axis in front.
+        sizes: of dynamic nodes, the shape without the batch axis; missing when there is no batch axis in
+            front.
     """
 
     model: torch.nn.Module
@@ -93,9 +102,18 @@ def module_path(node: torch.fx.Node) -> str:
 
 def source_line(node: torch.fx.Node) -> str:
     """``file.py:12`` of the user's code that made a node; empty when unknown."""
-    frames = re.findall(r'File "([^"]+)", line (\d+)', node.stack_trace or "")
-    own = [(f, n) for f, n in frames if not f.startswith((_TORCH, _HERE))]
-    return f"{Path(own[-1][0]).name}:{own[-1][1]}" if own else ""
+    return str(node.meta.get(_LINE, ""))
+
+
+def _user_line() -> str:
+    """``file.py:12`` of the innermost frame that is neither torch's nor ours, inside the model."""
+    frame = sys._getframe(2)
+    while frame is not None and frame.f_code is not trace.__code__:
+        file = frame.f_code.co_filename
+        if not file.startswith((_TORCH, _HERE, "<")):
+            return f"{Path(file).name}:{frame.f_lineno}"
+        frame = frame.f_back  # type: ignore[assignment]
+    return ""
 
 
 def spelled(node: torch.fx.Node) -> str:
@@ -130,7 +148,11 @@ def _defaults(model: torch.nn.Module) -> dict[str, Any]:
 def _cleaned(model: torch.nn.Module, graph: torch.fx.Graph) -> Traced:
     inputs: list[torch.fx.Node] = []
     for node in list(graph.nodes):
-        if node.op == "call_function" and getattr(node.target, "__name__", "") in ("_assert", "_assert_is_none") and not node.users:
+        if (
+            node.op == "call_function"
+            and getattr(node.target, "__name__", "") in ("_assert", "_assert_is_none")
+            and not node.users
+        ):
             graph.erase_node(node)
     for node in reversed(list(graph.nodes)):
         # Reading a size that nothing uses, and the like; in-place operations have an effect without users.
@@ -146,7 +168,9 @@ def _cleaned(model: torch.nn.Module, graph: torch.fx.Graph) -> Traced:
             output = node.args[0]
     if len(inputs) != 1:
         names = ", ".join(str(n.target) for n in inputs)
-        raise UnsupportedError(f"prepare: the model takes {len(inputs)} inputs ({names}); one is supported: join them before the model")
+        raise UnsupportedError(
+            f"prepare: the model takes {len(inputs)} inputs ({names}); one is supported: join them before the model"
+        )
     if not isinstance(output, torch.fx.Node):
         raise UnsupportedError(
             f"prepare: the model returns {type(output).__name__}; it must return one tensor: wrap it in a module that picks one"
@@ -157,7 +181,9 @@ def _cleaned(model: torch.nn.Module, graph: torch.fx.Graph) -> Traced:
 def _propagate(traced: Traced, graph: torch.fx.Graph, example: torch.Tensor) -> None:
     if not isinstance(example, torch.Tensor) or example.ndim < 2 or example.shape[0] < 1:
         found = tuple(example.shape) if isinstance(example, torch.Tensor) else type(example).__name__
-        raise QfxError(f"prepare: example_input must be a batch, a tensor of shape (samples, ...), found {found}")
+        raise QfxError(
+            f"prepare: example_input must be a batch, a tensor of shape (samples, ...), found {found}"
+        )
     if not example.is_floating_point():
         example = example.float()
     runs = [_results(traced, graph, example[:1].repeat(n, *(1,) * (example.ndim - 1))) for n in (2, 3)]
@@ -193,15 +219,24 @@ def _results(traced: Traced, graph: torch.fx.Graph, batch: torch.Tensor) -> dict
                     f"{f' ({line})' if line else ''}: {str(error).strip().splitlines()[0] if str(error) else type(error).__name__}"
                 ) from error
             # In-place operations would change what was seen before.
-            results[n] = value.clone() if isinstance(value, torch.Tensor) and _in_place_user(n, traced.model) else value
+            results[n] = (
+                value.clone()
+                if isinstance(value, torch.Tensor) and _in_place_user(n, traced.model)
+                else value
+            )
             return value
 
     device = next((p.device for p in traced.model.parameters()), batch.device)
     dtype = next((p.dtype for p in traced.model.parameters() if p.is_floating_point()), batch.dtype)
     placeholders = [n for n in graph.nodes if n.op == "placeholder"]
-    arguments = [batch.to(device, dtype) if n is traced.inputs else (n.args[0] if n.args else None) for n in placeholders]
+    arguments = [
+        batch.to(device, dtype) if n is traced.inputs else (n.args[0] if n.args else None)
+        for n in placeholders
+    ]
     with torch.no_grad():
-        Recorder(traced.model, garbage_collect_values=False, graph=graph).run(*arguments, enable_io_processing=False)
+        Recorder(traced.model, garbage_collect_values=False, graph=graph).run(
+            *arguments, enable_io_processing=False
+        )
     return results
 
 
@@ -228,7 +263,11 @@ def _in_place(model: torch.nn.Module, node: torch.fx.Node) -> bool:
     if node.op == "call_function":
         name = getattr(node.target, "__name__", "")
         inplace = node.kwargs.get("inplace", False) or node.kwargs.get("out") is not None
-        return node.target in _IN_PLACE_OPERATORS or bool(inplace) or (name.endswith("_") and not name.endswith("__"))
+        return (
+            node.target in _IN_PLACE_OPERATORS
+            or bool(inplace)
+            or (name.endswith("_") and not name.endswith("__"))
+        )
     return False
 
 
@@ -258,8 +297,13 @@ def _respect_in_place(traced: Traced) -> None:
 
 def _is_view(model: torch.nn.Module, node: torch.fx.Node) -> bool:
     if node.op == "call_module":
-        return isinstance(fetch(model, str(node.target)), torch.nn.Flatten | torch.nn.Identity | torch.nn.Unflatten)
-    return node.op in ("call_function", "call_method") and str(getattr(node.target, "__name__", node.target)) in _VIEWS
+        return isinstance(
+            fetch(model, str(node.target)), torch.nn.Flatten | torch.nn.Identity | torch.nn.Unflatten
+        )
+    return (
+        node.op in ("call_function", "call_method")
+        and str(getattr(node.target, "__name__", node.target)) in _VIEWS
+    )
 
 
 def _place_of(error: BaseException) -> str:

@@ -18,7 +18,8 @@ from qfx.nn.weighted import calibrate_constant
 
 
 class QuantAffine(QuantModule):
-    """``affine`` of docs/graph.md: ``scale * x + offset`` with constants or parameters of one number, or one per channel.
+    """``affine`` of docs/graph.md: ``scale * x + offset`` with constants or parameters of one number, or one
+    per channel.
 
     Args:
         scale, offset: shape ``(1,)`` or ``(channels,)``; a ``Parameter`` is trained, a plain tensor is not.
@@ -27,7 +28,9 @@ class QuantAffine(QuantModule):
 
     grows: ClassVar[bool] = True
 
-    def __init__(self, scale: torch.Tensor, offset: torch.Tensor, scale_format: FixedPoint, offset_format: FixedPoint) -> None:
+    def __init__(
+        self, scale: torch.Tensor, offset: torch.Tensor, scale_format: FixedPoint, offset_format: FixedPoint
+    ) -> None:
         super().__init__()
         for name, values in (("scale", scale), ("offset", offset)):
             if isinstance(values, torch.nn.Parameter):
@@ -48,7 +51,9 @@ class QuantAffine(QuantModule):
         scale, offset = self.terms()
         if exact is None:
             return self.scale_quantizer(scale), self.offset_quantizer(offset)
-        return self.scale_quantizer.quantized(scale).to(exact.dtype), self.offset_quantizer.quantized(offset).to(exact.dtype)
+        return self.scale_quantizer.quantized(scale).to(exact.dtype), self.offset_quantizer.quantized(
+            offset
+        ).to(exact.dtype)
 
     def constants(self, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
         return self.quantized(Exact(dtype))
@@ -56,7 +61,9 @@ class QuantAffine(QuantModule):
     def check(self, path: str) -> None:
         for name, values in zip(("scale", "offset"), self.terms(), strict=True):
             if not torch.isfinite(values).all():
-                raise QfxError(f"{path}: the {name} holds NaN or infinity, which has no code; load a good state dict, or retrain")
+                raise QfxError(
+                    f"{path}: the {name} holds NaN or infinity, which has no code; load a good state dict, or retrain"
+                )
 
     @torch.no_grad()
     def calibrate_weight(self) -> None:
@@ -97,17 +104,27 @@ class QuantAffine(QuantModule):
 class QuantBatchNorm(QuantAffine):
     """A BatchNorm that stays a layer: a fixed-point multiply and add per channel.
 
-    In training mode scale and offset come from the batch's statistics, which gradients pass through as in torch, and the running statistics are
-    updated; in ``eval()`` they come from the running statistics, as in the frozen graph.
+    In training mode scale and offset come from the batch's statistics, which gradients pass through as in
+    torch, and the running statistics are updated; in ``eval()`` they come from the running statistics, as in
+    the frozen graph.
     """
 
     running_mean: torch.Tensor
     running_var: torch.Tensor
     num_batches_tracked: torch.Tensor
 
-    def __init__(self, norm: torch.nn.BatchNorm1d | torch.nn.BatchNorm2d, scale_format: FixedPoint, offset_format: FixedPoint) -> None:
+    def __init__(
+        self,
+        norm: torch.nn.BatchNorm1d | torch.nn.BatchNorm2d,
+        scale_format: FixedPoint,
+        offset_format: FixedPoint,
+    ) -> None:
         QuantModule.__init__(self)
-        assert norm.running_mean is not None and norm.running_var is not None and norm.num_batches_tracked is not None
+        assert (
+            norm.running_mean is not None
+            and norm.running_var is not None
+            and norm.num_batches_tracked is not None
+        )
         self.weight = norm.weight
         self.bias = norm.bias
         self.eps, self.momentum = norm.eps, norm.momentum
@@ -133,7 +150,9 @@ class QuantBatchNorm(QuantAffine):
         axes = [0, *range(2, x.ndim)]
         count = x.numel() // x.shape[1]
         if count < 2:
-            raise QfxError(f"BatchNorm in training mode needs more than one value per channel, found a batch of shape {tuple(x.shape)}")
+            raise QfxError(
+                f"BatchNorm in training mode needs more than one value per channel, found a batch of shape {tuple(x.shape)}"
+            )
         var, mean = torch.var_mean(x, dim=axes, correction=0)
         with torch.no_grad():
             self.num_batches_tracked.add_(1)
@@ -142,4 +161,6 @@ class QuantBatchNorm(QuantAffine):
             self.running_var.lerp_((var * (count / (count - 1))).to(self.running_var), rate)
         scale, offset = self._terms(mean, var)
         shape = (-1, *(1,) * (x.ndim - 2))
-        return torch.addcmul(self.offset_quantizer(offset).reshape(shape), x, self.scale_quantizer(scale).reshape(shape))
+        return torch.addcmul(
+            self.offset_quantizer(offset).reshape(shape), x, self.scale_quantizer(scale).reshape(shape)
+        )

@@ -24,7 +24,8 @@ class Bound:
     Attributes:
         shape: without the batch axis.
         fracs: int64 ``(channels,)``, the binary point of every channel.
-        magnitude: float64 ``(channels,)``, an upper bound of the absolute value of every code and of every partial sum that leads to it.
+        magnitude: float64 ``(channels,)``, an upper bound of the absolute value of every code and of every
+            partial sum that leads to it.
     """
 
     shape: tuple[int, ...]
@@ -47,7 +48,9 @@ class Bound:
         fracs = move(np.broadcast_to(self.fracs.reshape(place), self.shape))
         magnitude = move(np.broadcast_to(self.magnitude.reshape(place), self.shape))
         rows = fracs.shape[0]
-        return Bound(fracs.shape, fracs.reshape(rows, -1).max(axis=1), magnitude.reshape(rows, -1).max(axis=1))
+        return Bound(
+            fracs.shape, fracs.reshape(rows, -1).max(axis=1), magnitude.reshape(rows, -1).max(axis=1)
+        )
 
 
 def exact_dtype(where: str, *bounds: Bound) -> torch.dtype:

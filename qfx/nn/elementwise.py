@@ -50,14 +50,17 @@ class QuantLeakyReLU(QuantModule):
 
     def bound(self, *operands: Bound) -> Bound:
         (x,) = operands
-        return Bound(x.shape, x.fracs + self.slope_frac, x.magnitude * max(2.0**self.slope_frac, abs(self.slope_code)))
+        return Bound(
+            x.shape, x.fracs + self.slope_frac, x.magnitude * max(2.0**self.slope_frac, abs(self.slope_code))
+        )
 
     def emit(self, builder: GraphBuilder, inputs: tuple[str, ...], path: str) -> str:
         return builder.add(ops.LeakyRelu(self.slope_code, self.slope_frac), inputs, path)
 
 
 class QuantClip(QuantModule):
-    """``clip`` of docs/graph.md: ReLU6, Hardtanh, clamp. Bounds are rounded to 16 significant bits, in training too.
+    """``clip`` of docs/graph.md: ReLU6, Hardtanh, clamp. Bounds are rounded to 16 significant bits, in
+    training too.
 
     Args:
         low, high: bounds; ``None`` for no bound.
@@ -79,7 +82,9 @@ class QuantClip(QuantModule):
         (x,) = operands
         fracs = np.maximum(x.fracs, self.bound_frac)
         largest = max(abs(b) for b in (self.low, self.high) if b is not None)
-        return Bound(x.shape, fracs, np.maximum(x.scaled(fracs), np.ldexp(float(largest), fracs - self.bound_frac)))
+        return Bound(
+            x.shape, fracs, np.maximum(x.scaled(fracs), np.ldexp(float(largest), fracs - self.bound_frac))
+        )
 
     def emit(self, builder: GraphBuilder, inputs: tuple[str, ...], path: str) -> str:
         return builder.add(ops.Clip(self.low, self.high, self.bound_frac), inputs, path)
@@ -137,7 +142,8 @@ class QuantConcat(QuantModule):
 
 
 def dyadic(value: float, bits: int) -> tuple[int, int]:
-    """``(code, frac)`` with ``code * 2**-frac`` nearest to ``value``, ``code`` of at most ``bits`` significant bits, ``frac >= 0`` the smallest.
+    """``(code, frac)`` with ``code * 2**-frac`` nearest to ``value``, ``code`` of at most ``bits``
+    significant bits, ``frac >= 0`` the smallest.
 
     Raises:
         QfxError: ``value`` is not finite, or too small or too large.

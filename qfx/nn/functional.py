@@ -16,8 +16,9 @@ LN2 = math.log(2.0)
 def round_(x: torch.Tensor, rounding: str) -> torch.Tensor:
     """Round to integers in place, exactly, in the dtype of ``x``.
 
-    ``x + 0.5`` is not exact next to 0.5 and above the mantissa, and neither is the distance to the floor of small negative numbers. The distance to
-    the nearest integer always is, and it tells ties: +0.5 where the tie went down, -0.5 where it went up.
+    ``x + 0.5`` is not exact next to 0.5 and above the mantissa, and neither is the distance to the floor of
+    small negative numbers. The distance to the nearest integer always is, and it tells ties: +0.5 where the
+    tie went down, -0.5 where it went up.
     """
     if rounding == "RND_CONV":
         return x.round_()
@@ -40,14 +41,16 @@ def round_(x: torch.Tensor, rounding: str) -> torch.Tensor:
 def overflow_(rounded: torch.Tensor, scaled: torch.Tensor | None, fmt: FixedPoint) -> torch.Tensor:
     """Bring rounded codes into the range of a format, in place where that is possible.
 
-    ``scaled`` holds the codes before rounding; only ``WRAP_SM`` needs it. Exact while the codes of the format fit the mantissa.
+    ``scaled`` holds the codes before rounding; only ``WRAP_SM`` needs it. Exact while the codes of the format
+    fit the mantissa.
     """
     if fmt.overflow in ("SAT", "SAT_SYM"):
         return rounded.clamp_(fmt.code_min, fmt.code_max)
     outside = (rounded < fmt.code_min) | (rounded > fmt.code_max)
     if fmt.overflow == "SAT_ZERO":
         return rounded.masked_fill_(outside, 0.0)
-    # A remainder by a power of two is exact at any size, and keeps the bits that wrapping looks at. Infinities become 0.
+    # A remainder by a power of two is exact at any size, and keeps the bits that wrapping looks at.
+    # Infinities become 0.
     modulus = 2.0 ** (fmt.width + 1)
     low = _low_bits(rounded, modulus)
     floor = low if scaled is None else _low_bits(scaled.floor(), modulus)
@@ -64,7 +67,8 @@ def cast(x: torch.Tensor, scale: float | torch.Tensor, fmt: FixedPoint) -> torch
 
     Args:
         x: real numbers.
-        scale: ``2**frac``, a number or a tensor that broadcasts against ``x``; overrides the binary point of ``fmt``.
+        scale: ``2**frac``, a number or a tensor that broadcasts against ``x``; overrides the binary point of
+            ``fmt``.
     """
     codes = x * scale
     scaled = codes.clone() if fmt.overflow == "WRAP_SM" else None
@@ -75,8 +79,8 @@ def cast(x: torch.Tensor, scale: float | torch.Tensor, fmt: FixedPoint) -> torch
 class FakeQuantize(torch.autograd.Function):
     """Cast in the forward pass, straight through in the backward pass.
 
-    ``point`` enters the forward pass only as ``scale`` (a power of two computed from it); its gradient is that of docs/learning.md times
-    ``gain``, a number or a tensor of the shape of ``point``.
+    ``point`` enters the forward pass only as ``scale`` (a power of two computed from it); its gradient is
+    that of docs/learning.md times ``gain``, a number or a tensor of the shape of ``point``.
     """
 
     @staticmethod

@@ -20,7 +20,8 @@ class Exact(NamedTuple):
 class QuantModule(torch.nn.Module):
     """One operator of a prepared model, which becomes one node of the graph.
 
-    ``forward(*operands)`` is the training computation; ``forward(*operands, exact=...)`` gives the same values without rounding error.
+    ``forward(*operands)`` is the training computation; ``forward(*operands, exact=...)`` gives the same
+    values without rounding error.
     """
 
     #: Whether the result is on a grid that the operands did not have, so that a cast must follow.

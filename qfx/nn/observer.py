@@ -35,7 +35,9 @@ class Observer:
             return
         extremes = torch.stack([rows.amin(dim=1), rows.amax(dim=1)], dim=1)
         budget = max(64, SAMPLES // self._channels)
-        self._chunks.append(torch.cat([extremes, self._draw(rows, min(budget, math.ceil(rows.shape[1] * self._keep)))], dim=1))
+        self._chunks.append(
+            torch.cat([extremes, self._draw(rows, min(budget, math.ceil(rows.shape[1] * self._keep)))], dim=1)
+        )
         total = sum(c.shape[1] for c in self._chunks)
         if total > 2 * budget:
             self._chunks = [self._draw(c, max(2, c.shape[1] // 2), head=2) for c in self._chunks]
@@ -44,7 +46,11 @@ class Observer:
     @property
     def samples(self) -> torch.Tensor:
         """What was kept: float64, shape ``(channels, n)``; ``n`` is 0 when nothing was seen."""
-        return torch.cat(self._chunks, dim=1) if self._chunks else torch.zeros(self._channels, 0, dtype=torch.float64)
+        return (
+            torch.cat(self._chunks, dim=1)
+            if self._chunks
+            else torch.zeros(self._channels, 0, dtype=torch.float64)
+        )
 
     def _draw(self, rows: torch.Tensor, count: int, head: int = 0) -> torch.Tensor:
         if count >= rows.shape[1]:
@@ -54,9 +60,11 @@ class Observer:
 
 
 def best_frac(fmt: FixedPoint, samples: torch.Tensor, limit: int | None = None) -> int | None:
-    """The binary point with the smallest squared error over ``samples`` under the modes of ``fmt``; of equals the smallest.
+    """The binary point with the smallest squared error over ``samples`` under the modes of ``fmt``; of equals
+    the smallest.
 
-    The search starts where the largest number still fits and goes on to positions that clip: a few outliers may be worth less than one more bit for all others.
+    The search starts where the largest number still fits and goes on to positions that clip: a few outliers
+    may be worth less than one more bit for all others.
 
     Args:
         samples: float64, one dimension.

@@ -23,10 +23,14 @@ class QuantMaxPool(QuantModule):
         padding: (before, after) per spatial axis.
     """
 
-    def __init__(self, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[tuple[int, int], ...]) -> None:
+    def __init__(
+        self, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[tuple[int, int], ...]
+    ) -> None:
         super().__init__()
         self.kernel, self.stride, self.padding = kernel, stride, padding
-        self.symmetric = all(before == after <= k // 2 for (before, after), k in zip(padding, kernel, strict=True))
+        self.symmetric = all(
+            before == after <= k // 2 for (before, after), k in zip(padding, kernel, strict=True)
+        )
 
     def forward(self, x: torch.Tensor, exact: Exact | None = None) -> torch.Tensor:  # type: ignore[override]
         x = to(x, exact)
@@ -51,7 +55,8 @@ class QuantAvgPool(QuantModule):
     Args:
         kernel, stride: one number per spatial axis.
         padding: (before, after) per spatial axis; padding counts as zeros.
-        bits: significant bits of the constant ``1 / places``; it is exact when the window has ``2**k`` places.
+        bits: significant bits of the constant ``1 / places``; it is exact when the window has ``2**k``
+            places.
         mean: divide by the number of places; otherwise the result is the sum.
     """
 
@@ -68,7 +73,9 @@ class QuantAvgPool(QuantModule):
         super().__init__()
         self.kernel, self.stride, self.padding = kernel, stride, padding
         self.scale_code, self.scale_frac = dyadic(1.0 / int(np.prod(kernel)) if mean else 1.0, bits)
-        self.symmetric = all(before == after <= k // 2 for (before, after), k in zip(padding, kernel, strict=True))
+        self.symmetric = all(
+            before == after <= k // 2 for (before, after), k in zip(padding, kernel, strict=True)
+        )
 
     def forward(self, x: torch.Tensor, exact: Exact | None = None) -> torch.Tensor:  # type: ignore[override]
         x = to(x, exact)

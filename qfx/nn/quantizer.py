@@ -17,9 +17,13 @@ from qfx.nn.functional import LN2, FakeQuantize, cast
 from qfx.nn.module import Exact, QuantModule
 from qfx.nn.observer import Observer
 
-#: Fraction bits per unit of the parameter. Adam moves a parameter by about its learning rate per step, whatever the size of the gradient;
-#: with this factor a learning rate of 0.001 moves a binary point by one bit in about a hundred steps.
+#: Fraction bits per unit of the parameter. Adam moves a parameter by about its learning rate per step,
+#: whatever the size of the gradient; with this factor a learning rate of 0.001 moves a binary point by one
+#: bit in about a hundred steps.
 BITS_PER_UNIT = 8.0
+#: Up to this many levels the gradient is that of narrow formats, where rounding matters; beyond, it is scaled
+#: so that a clipped number does not outweigh everything else.
+WIDE_LEVELS = 16.0
 #: Learned binary points stay in this range: 2**-frac and its neighbours are then normal float32 numbers.
 LEARNED_RANGE = 96
 
@@ -27,19 +31,22 @@ LEARNED_RANGE = 96
 class Quantizer(QuantModule):
     """Casts a tensor to a fixed-point format whose binary point is learned, or frozen.
 
-    The binary point is ``round(start + 8 * shift)``: ``start`` (a buffer) is where calibration put it, ``shift`` (a parameter, 0 at first) is what
-    training adds. Weight decay thus pulls towards the calibrated position. The gradient is derived in docs/learning.md; it is
-    normalised by the size of the tensor and the range of the format, so that binary points and weights move at comparable relative speed under SGD.
+    The binary point is ``round(start + 8 * shift)``: ``start`` (a buffer) is where calibration put it,
+    ``shift`` (a parameter, 0 at first) is what training adds. Weight decay thus pulls towards the calibrated
+    position. The gradient is derived in docs/learning.md; it is normalised by the size of the tensor and the
+    range of the format, so that binary points and weights move at comparable relative speed under SGD.
 
     Args:
-        fmt: width, signedness and modes. An explicit ``frac`` freezes the quantizer there; ``None`` means calibrated, then learned.
+        fmt: width, signedness and modes. An explicit ``frac`` freezes the quantizer there; ``None`` means
+            calibrated, then learned.
         channels: number of binary points; 1 for the whole tensor.
         axis: the channel axis of the tensors that are cast: 0 for weights, 1 for tensors with a batch axis.
 
     Raises:
         QfxError: per-channel ``frac`` of another length, or a forward pass before calibration.
 
-    Sources: S. Jain et al., "Trained Quantization Thresholds", arXiv:1903.08066; S. Esser et al., "Learned Step Size Quantization",
+    Sources: S. Jain et al., "Trained Quantization Thresholds", arXiv:1903.08066; S. Esser et al., "Learned
+        Step Size Quantization",
     arXiv:1902.08153; D. Zhang et al., "QFX: Trainable Fixed-Point Quantization", arXiv:2401.17544.
     """
 
@@ -60,13 +67,15 @@ class Quantizer(QuantModule):
         self.bypass = False
         self.observer: Observer | None = None
         shape = () if channels == 1 else (channels,)
-        # NaN stands for "not calibrated yet": it travels with the state dict and cannot be mistaken for a position.
+        # NaN stands for "not calibrated yet": it travels with the state dict and cannot be mistaken for a
+        # position.
         self.register_buffer("start", torch.full(shape, math.nan))
         self.shift = torch.nn.Parameter(torch.zeros(shape), requires_grad=not self.frozen)
         if frac is not None:
-            self.start.copy_(torch.as_tensor(frac, dtype=torch.float32).reshape(shape))
+            numbers = torch.as_tensor(frac, dtype=torch.float32).reshape(-1)
+            self.start.copy_(numbers.expand(channels).reshape(shape))
 
-    # -- the binary point ----------------------------------------------------------------------------------------------
+    # -- the binary point ------------------------------------------------------------------------------------
 
     @property
     def calibrated(self) -> bool:
@@ -83,7 +92,11 @@ class Quantizer(QuantModule):
         """The binary point of the forward pass: an integer, one per channel, or ``None`` before calibration."""
         numbers = self.point.double().cpu().tolist()
         if self.channels > 1:
-            return None if any(math.isnan(n) for n in numbers) else tuple(_integer(n, self.frozen) for n in numbers)
+            return (
+                None
+                if any(math.isnan(n) for n in numbers)
+                else tuple(_integer(n, self.frozen) for n in numbers)
+            )
         return None if math.isnan(numbers) else _integer(numbers, self.frozen)
 
     @property
@@ -115,7 +128,9 @@ class Quantizer(QuantModule):
     def _frac(self) -> int | tuple[int, ...]:
         frac = self.frac
         if frac is None:
-            raise QfxError(f"{self.fmt}: the binary point is not set; call qfx.calibrate(q, batches) before training, or give frac=")
+            raise QfxError(
+                f"{self.fmt}: the binary point is not set; call qfx.calibrate(q, batches) before training, or give frac="
+            )
         return frac
 
     def scale(self, dtype: torch.dtype, ndim: int) -> float | torch.Tensor:
@@ -129,15 +144,21 @@ class Quantizer(QuantModule):
         return numbers.to(device=self.start.device, dtype=dtype).reshape(shape)
 
     def gain(self, elements: float) -> float | torch.Tensor:
-        """Normalisation of the gradient for a tensor of ``elements`` numbers per binary point (docs/learning.md)."""
-        levels = float(self.fmt.code_max)
-        rate = 1.0 / (LN2 * LN2 * BITS_PER_UNIT * math.sqrt(elements) * levels)
-        frac = self._frac()
-        if isinstance(frac, int):
-            return rate * 4.0**frac
-        return (rate * 4.0 ** torch.tensor(frac, dtype=torch.float64)).to(self.start)
+        """Normalisation of the gradient for a tensor of ``elements`` numbers per binary point
+        (docs/learning.md).
 
-    # -- the cast ------------------------------------------------------------------------------------------------------
+        It takes the step of the calibrated position, not of the current one: the size of the tensor does not
+        change because its binary point does, and a factor that grew with every move would run away.
+        """
+        levels = float(self.fmt.code_max)
+        rate = 1.0 / (
+            LN2 * LN2 * BITS_PER_UNIT * math.sqrt(elements) * levels * max(1.0, levels / WIDE_LEVELS)
+        )
+        if self.channels == 1:
+            return rate * 4.0 ** self.start.item()
+        return rate * torch.exp2(2.0 * self.start)
+
+    # -- the cast --------------------------------------------------------------------------------------------
 
     def forward(self, x: torch.Tensor, exact: Exact | None = None) -> torch.Tensor:  # type: ignore[override]
         if self.bypass:
@@ -157,7 +178,9 @@ class Quantizer(QuantModule):
         elements = x.numel() / self.channels
         if self.axis == 1:
             elements /= max(1, x.shape[0])
-        return FakeQuantize.apply(x, self.shift, scale, self.fmt, self.gain(elements) if self.shift.requires_grad else 0.0)
+        return FakeQuantize.apply(
+            x, self.shift, scale, self.fmt, self.gain(elements) if self.shift.requires_grad else 0.0
+        )
 
     def encode(self, x: torch.Tensor) -> np.ndarray:
         """The codes of a constant, int64."""
@@ -167,7 +190,7 @@ class Quantizer(QuantModule):
         """The values that a constant is cast to, exact: float64 where float32 could not hold them."""
         return self(x, Exact(torch.float64 if self.fmt.width > 24 or self.far else x.dtype))
 
-    # -- as an operator ------------------------------------------------------------------------------------------------
+    # -- as an operator --------------------------------------------------------------------------------------
 
     def bound(self, *operands: Bound) -> Bound:
         return Bound.of_format(operands[0].shape, self.format)
@@ -177,7 +200,9 @@ class Quantizer(QuantModule):
 
     def extra_repr(self) -> str:
         where = "frozen" if self.frozen else "learned"
-        return f"{self.fmt.with_frac(self.frac)}, {where}" + (f", {self.channels} channels" if self.channels > 1 else "")
+        return f"{self.fmt.with_frac(self.frac)}, {where}" + (
+            f", {self.channels} channels" if self.channels > 1 else ""
+        )
 
 
 class InputQuantizer(Quantizer):
@@ -197,7 +222,8 @@ class InputQuantizer(Quantizer):
         fracs = np.atleast_1d(np.asarray(self._frac()))
         careless = self.fmt.overflow in ("SAT", "SAT_SYM", "SAT_ZERO") and self.fmt.width <= 24
         if not (careless and fracs.min() >= 0 and fracs.max() <= LEARNED_RANGE):
-            # Wrapping needs the bits of numbers that overflow float32 when scaled, truncation those that underflow.
+            # Wrapping needs the bits of numbers that overflow float32 when scaled, truncation those that
+            # underflow.
             x = x.double()
             tiny = 2.0 ** (-900.0 - int(fracs.min()))
             if fracs.min() < 0:

@@ -50,9 +50,15 @@ class QuantWeighted(QuantModule):
         if exact is not None and exact.constants:
             return exact.constants[0], (exact.constants[1] if len(exact.constants) > 1 else None)
         if exact is None:
-            bias = None if self.bias is None or self.bias_quantizer is None else self.bias_quantizer(self.bias)
+            bias = (
+                None if self.bias is None or self.bias_quantizer is None else self.bias_quantizer(self.bias)
+            )
             return self.weight_quantizer(self.weight), bias
-        bias = None if self.bias is None or self.bias_quantizer is None else self.bias_quantizer.quantized(self.bias).to(exact.dtype)
+        bias = (
+            None
+            if self.bias is None or self.bias_quantizer is None
+            else self.bias_quantizer.quantized(self.bias).to(exact.dtype)
+        )
         return self.weight_quantizer.quantized(self.weight).to(exact.dtype), bias
 
     def constants(self, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
@@ -84,8 +90,10 @@ class QuantWeighted(QuantModule):
         out = int(self.weight.shape[0])
         fmt = self.weight_quantizer.format
         with torch.no_grad():
-            weight = self.weight_quantizer.quantized(self.weight).abs().double().flatten(2).sum(2) if self.weight.ndim > 2 else (
-                self.weight_quantizer.quantized(self.weight).abs().double()
+            weight = (
+                self.weight_quantizer.quantized(self.weight).abs().double().flatten(2).sum(2)
+                if self.weight.ndim > 2
+                else (self.weight_quantizer.quantized(self.weight).abs().double())
             )
         fracs = np.asarray(fmt.fracs(out), dtype=np.int64) + int(x.fracs.max())
         if self.bias_quantizer is not None:
@@ -100,7 +108,11 @@ class QuantWeighted(QuantModule):
 
     def _codes(self) -> dict[str, object]:
         """The attributes of the graph's operator."""
-        bias = None if self.bias is None or self.bias_quantizer is None else self.bias_quantizer.encode(self.bias)
+        bias = (
+            None
+            if self.bias is None or self.bias_quantizer is None
+            else self.bias_quantizer.encode(self.bias)
+        )
         return {
             "weight": self.weight_quantizer.encode(self.weight),
             "weight_format": self.weight_quantizer.format,
@@ -162,7 +174,9 @@ class QuantConv(QuantWeighted):
 
     def bound(self, *operands: Bound) -> Bound:
         (x,) = operands
-        space = ops.window_shape(x.shape, tuple(self.weight.shape[2:]), self.stride, self.padding, self.dilation)
+        space = ops.window_shape(
+            x.shape, tuple(self.weight.shape[2:]), self.stride, self.padding, self.dilation
+        )
         return self._bound(x, self.groups, (int(self.weight.shape[0]), *space))
 
     def emit(self, builder: GraphBuilder, inputs: tuple[str, ...], path: str) -> str:
@@ -174,7 +188,8 @@ class QuantConv(QuantWeighted):
 
 
 def calibrate_constant(quantizer: Quantizer, values: torch.Tensor, limits: list[int] | None = None) -> None:
-    """Binary points of least squared error for a constant, one per channel or one for all; a frozen quantizer stays where it is.
+    """Binary points of least squared error for a constant, one per channel or one for all; a frozen quantizer
+    stays where it is.
 
     Args:
         limits: largest binary point of each channel.
@@ -187,6 +202,7 @@ def calibrate_constant(quantizer: Quantizer, values: torch.Tensor, limits: list[
     for channel, row in enumerate(rows):
         limit = None if limits is None else (limits[channel] if quantizer.channels > 1 else min(limits))
         frac = best_frac(quantizer.fmt, row, limit)
-        # All zeros, as a fresh bias: any position is exact now, and training will want the finest that makes sense.
+        # All zeros, as a fresh bias: any position is exact now, and training will want the finest that makes
+        # sense.
         fracs.append(frac if frac is not None else (default if limit is None else min(default, limit)))
     quantizer.set(fracs[0] if quantizer.channels == 1 else fracs)
