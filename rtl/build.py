@@ -10,7 +10,7 @@ import numpy as np
 
 from qfx.graph import Graph
 from qfx.rtl.design import Design, Kernel, Layer, Memory, Parameter, Stream, canonical_order
-from qfx.rtl.library import clog2, window_full_depth
+from qfx.rtl.library import clog2, window_usual_depth
 from qfx.rtl.stages import (
     Binary,
     Concat,
@@ -33,7 +33,8 @@ class Fold:
     Attributes:
         pe: elements of an output beat; of a matrix-vector unit, its processing elements.
         simd: matrix-vector units only: elements of an input beat.
-        lanes: matrix-vector units behind a sliding window only: elements of the window's beats; divides ``simd``.
+        lanes: matrix-vector units behind a sliding window only: elements of the window's beats; divides
+            ``simd``.
     """
 
     pe: int
@@ -71,7 +72,7 @@ def needs_window(stage: Stage, fold: Fold) -> bool:
     return False
 
 
-# -- the kernels of one stage ------------------------------------------------------------------------------------------
+# -- the kernels of one stage --------------------------------------------------------------------------------
 
 
 def stage_kernels(stage: Stage, fold: Fold, *, words: bool = False) -> list[Kernel]:
@@ -105,7 +106,9 @@ def stage_kernels(stage: Stage, fold: Fold, *, words: bool = False) -> list[Kern
     elif isinstance(stage, Concat):
         beats = [value.channels // fold.pe for value in stage.inputs]
         kernels.append(
-            _kernel("qfx_concat", stage.node, WIDTH=fold.pe * stage.output.width, BEATS0=beats[0], BEATS1=beats[1])
+            _kernel(
+                "qfx_concat", stage.node, WIDTH=fold.pe * stage.output.width, BEATS0=beats[0], BEATS1=beats[1]
+            )
         )
     elif isinstance(stage, Reorder):
         kernels.append(_reorder(stage, fold, words))
@@ -123,7 +126,10 @@ def _frame_steps(stage: Stage, fold: Fold, kernel: Kernel) -> int:
     n = kernel.number
     match kernel.module:
         case "qfx_window":
-            return n("OUT_H") * n("OUT_W") * n("KERNEL_H") * n("KERNEL_W") * n("BEATS")
+            # Its reader has these steps; its writer takes every input beat, also those that a stride leaves
+            # out.
+            steps = n("OUT_H") * n("OUT_W") * n("KERNEL_H") * n("KERNEL_W")
+            return max(steps, n("IN_H") * n("IN_W")) * n("BEATS")
         case "qfx_upsize":  # between window and matrix
             assert isinstance(stage, MatVec) and fold.lanes is not None
             return stage.rounds * stage.groups * stage.columns // fold.lanes
@@ -144,15 +150,34 @@ def _kernel(module: str, node: str, **parameters: Parameter) -> Kernel:
 def _window(node: str, x: Value, lanes: int, groups: int, g: Geometry, pad: int) -> Kernel:
     value = sum(pad << (x.width * lane) for lane in range(lanes))
     kernel = _kernel(
-        "qfx_window", node, WIDTH=lanes * x.width, BEATS=x.channels // lanes, GROUPS=groups, IN_H=g.in_h, IN_W=g.in_w, OUT_H=g.out_h,
-        OUT_W=g.out_w, KERNEL_H=g.kernel_h, KERNEL_W=g.kernel_w, STRIDE_H=g.stride_h, STRIDE_W=g.stride_w, DILATION_H=g.dilation_h,
-        DILATION_W=g.dilation_w, PAD_TOP=g.pad_top, PAD_LEFT=g.pad_left, PAD_VALUE=value, DEPTH=1, RAM_STYLE="auto",
-    )  # fmt: skip
-    return kernel.with_parameters(DEPTH=window_full_depth(kernel))
+        "qfx_window",
+        node,
+        WIDTH=lanes * x.width,
+        BEATS=x.channels // lanes,
+        GROUPS=groups,
+        IN_H=g.in_h,
+        IN_W=g.in_w,
+        OUT_H=g.out_h,
+        OUT_W=g.out_w,
+        KERNEL_H=g.kernel_h,
+        KERNEL_W=g.kernel_w,
+        STRIDE_H=g.stride_h,
+        STRIDE_W=g.stride_w,
+        DILATION_H=g.dilation_h,
+        DILATION_W=g.dilation_w,
+        PAD_TOP=g.pad_top,
+        PAD_LEFT=g.pad_left,
+        PAD_VALUE=value,
+        DEPTH=1,
+        RAM_STYLE="auto",
+    )
+    return kernel.with_parameters(DEPTH=window_usual_depth(kernel))
 
 
 def _converter(node: str, width: int, before: int, after: int) -> Kernel:
-    return _kernel("qfx_upsize" if after > before else "qfx_downsize", node, WIDTH=width, IN=before, OUT=after)
+    return _kernel(
+        "qfx_upsize" if after > before else "qfx_downsize", node, WIDTH=width, IN=before, OUT=after
+    )
 
 
 def _matvec(stage: MatVec, fold: Fold, words: bool) -> Kernel:
@@ -160,24 +185,53 @@ def _matvec(stage: MatVec, fold: Fold, words: bool) -> Kernel:
     x, pe, simd = stage.inputs[0], fold.pe, fold.simd
     nf, sf = stage.rows // pe, stage.columns // simd
     kernel = _kernel(
-        "qfx_matvec", stage.node, SIMD=simd, PE=pe, SF=sf, NF=nf, GROUPS=stage.groups, A_WIDTH=x.width, A_SIGNED=int(x.signed),
-        W_WIDTH=stage.weight_width, W_SIGNED=int(stage.weight_signed), ACC_WIDTH=stage.output.width, SHIFT=stage.shift,
-        HAS_BIAS=int(stage.bias is not None), WEIGHT_FILE="", BIAS_FILE="", RAM_STYLE="auto", ROM_STYLE="auto",
-    )  # fmt: skip
+        "qfx_matvec",
+        stage.node,
+        SIMD=simd,
+        PE=pe,
+        SF=sf,
+        NF=nf,
+        GROUPS=stage.groups,
+        A_WIDTH=x.width,
+        A_SIGNED=int(x.signed),
+        W_WIDTH=stage.weight_width,
+        W_SIGNED=int(stage.weight_signed),
+        ACC_WIDTH=stage.output.width,
+        SHIFT=stage.shift,
+        HAS_BIAS=int(stage.bias is not None),
+        WEIGHT_FILE="",
+        BIAS_FILE="",
+        RAM_STYLE="auto",
+        ROM_STYLE="auto",
+    )
     if not words:
         return kernel
     # (group, neuron fold, pe, synapse fold, simd) -> one word per (group, neuron fold, synapse fold)
     tiles = stage.weight.reshape(stage.groups, nf, pe, sf, simd).transpose(0, 1, 3, 2, 4)
-    return _with_memories(kernel, tiles.reshape(-1, pe * simd), stage.weight_width, stage.bias, pe, stage.output.width)
+    return _with_memories(
+        kernel, tiles.reshape(-1, pe * simd), stage.weight_width, stage.bias, pe, stage.output.width
+    )
 
 
 def _depthwise(stage: Depthwise, fold: Fold, words: bool) -> Kernel:
     x, p = stage.inputs[0], fold.pe
     kernel = _kernel(
-        "qfx_depthwise", stage.node, P=p, K=stage.window.taps, GROUPS=x.channels // p, A_WIDTH=x.width, A_SIGNED=int(x.signed),
-        W_WIDTH=stage.weight_width, W_SIGNED=int(stage.weight_signed), ACC_WIDTH=stage.output.width, SHIFT=stage.shift,
-        HAS_BIAS=int(stage.bias is not None), WEIGHT_FILE="", BIAS_FILE="", ROM_STYLE="auto",
-    )  # fmt: skip
+        "qfx_depthwise",
+        stage.node,
+        P=p,
+        K=stage.window.taps,
+        GROUPS=x.channels // p,
+        A_WIDTH=x.width,
+        A_SIGNED=int(x.signed),
+        W_WIDTH=stage.weight_width,
+        W_SIGNED=int(stage.weight_signed),
+        ACC_WIDTH=stage.output.width,
+        SHIFT=stage.shift,
+        HAS_BIAS=int(stage.bias is not None),
+        WEIGHT_FILE="",
+        BIAS_FILE="",
+        ROM_STYLE="auto",
+    )
     if not words:
         return kernel
     tiles = stage.weight.reshape(stage.window.taps, -1, p).transpose(1, 0, 2).reshape(-1, p)
@@ -197,21 +251,31 @@ def _pool(stage: Pool, fold: Fold) -> Kernel:
     x = stage.inputs[0]
     scale = 1 if stage.scale is None else stage.scale
     return _kernel(
-        "qfx_pool", stage.node, P=fold.pe, K=stage.window.taps, MODE=int(stage.scale is not None), IN_WIDTH=x.width,
-        IN_SIGNED=int(x.signed), OUT_WIDTH=stage.output.width, SCALE_WIDTH=scale.bit_length() + 1, SCALE=scale,
-    )  # fmt: skip
+        "qfx_pool",
+        stage.node,
+        P=fold.pe,
+        K=stage.window.taps,
+        MODE=int(stage.scale is not None),
+        IN_WIDTH=x.width,
+        IN_SIGNED=int(x.signed),
+        OUT_WIDTH=stage.output.width,
+        SCALE_WIDTH=scale.bit_length() + 1,
+        SCALE=scale,
+    )
 
 
 def _elementwise(stage: Elementwise, fold: Fold, words: bool) -> Kernel:
     parameters = {"P": fold.pe, **stage.parameters}
     beats = stage.output.channels // fold.pe
-    if "BEATS" in parameters or stage.module == "qfx_affine":
+    if "BEATS" in parameters:
         parameters["BEATS"] = beats if stage.tables else 1
     kernel = _kernel(stage.module, stage.node, **parameters)
     if not words:
         return kernel
     memories = {
-        name: _memory(stage.output.name, name.removesuffix("_FILE").lower(), table.reshape(beats, fold.pe), bits)
+        name: _memory(
+            stage.output.name, name.removesuffix("_FILE").lower(), table.reshape(beats, fold.pe), bits
+        )
         for name, (table, bits) in stage.tables.items()
     }
     return _attach(kernel, memories)
@@ -220,9 +284,18 @@ def _elementwise(stage: Elementwise, fold: Fold, words: bool) -> Kernel:
 def _binary(stage: Binary, fold: Fold) -> Kernel:
     a, b = stage.inputs
     return _kernel(
-        "qfx_binary", stage.node, P=fold.pe, WIDTH0=a.width, SIGNED0=int(a.signed), SHIFT0=stage.shifts[0], WIDTH1=b.width,
-        SIGNED1=int(b.signed), SHIFT1=stage.shifts[1], MODE=stage.mode, OUT_WIDTH=stage.output.width,
-    )  # fmt: skip
+        "qfx_binary",
+        stage.node,
+        P=fold.pe,
+        WIDTH0=a.width,
+        SIGNED0=int(a.signed),
+        SHIFT0=stage.shifts[0],
+        WIDTH1=b.width,
+        SIGNED1=int(b.signed),
+        SHIFT1=stage.shifts[1],
+        MODE=stage.mode,
+        OUT_WIDTH=stage.output.width,
+    )
 
 
 def _reorder(stage: Reorder, fold: Fold, words: bool) -> Kernel:
@@ -256,14 +329,15 @@ def _attach(kernel: Kernel, memories: Mapping[str, Memory]) -> Kernel:
     return Kernel(full.name, full.module, full.parameters, full.inputs, full.outputs, full.node, memories)
 
 
-# -- converters --------------------------------------------------------------------------------------------------------
+# -- converters ----------------------------------------------------------------------------------------------
 
 
 def conversion(before: int, after: int, size: int, target: int) -> tuple[int, ...]:
-    """Lanes on the way from ``before`` to ``after`` lanes, both ends left out, for frames of ``size`` elements.
+    """Lanes on the way from ``before`` to ``after`` lanes, both ends left out, for frames of ``size``
+    elements.
 
-    Where neither divides the other, through their greatest common divisor when that is fast enough for ``target`` cycles per frame (narrow and cheap), otherwise
-    through their least common multiple.
+    Where neither divides the other, through their greatest common divisor when that is fast enough for
+    ``target`` cycles per frame (narrow and cheap), otherwise through their least common multiple.
     """
     if before == after or before % after == 0 or after % before == 0:
         return ()
@@ -271,13 +345,15 @@ def conversion(before: int, after: int, size: int, target: int) -> tuple[int, ..
     return (narrow,) if size // narrow <= target else (lcm(before, after),)
 
 
-def conversion_kernels(node: str, width: int, before: int, after: int, size: int, target: int) -> list[Kernel]:
+def conversion_kernels(
+    node: str, width: int, before: int, after: int, size: int, target: int
+) -> list[Kernel]:
     """The converters themselves."""
     path = (before, *conversion(before, after, size, target), after)
     return [_converter(node, width, a, b) for a, b in zip(path, path[1:], strict=False) if a != b]
 
 
-# -- the whole design --------------------------------------------------------------------------------------------------
+# -- the whole design ----------------------------------------------------------------------------------------
 
 
 def build(
@@ -285,7 +361,8 @@ def build(
 ) -> Design:
     """Connect everything.
 
-    FIFO depths are the least that structure asks for, 0 where a FIFO is there for speed only; :mod:`qfx.rtl.fifos` sizes them.
+    FIFO depths are the least that structure asks for, 0 where a FIFO is there for speed only;
+    :mod:`qfx.rtl.fifos` sizes them.
 
     Args:
         folds: by the name of each stage's output value.
@@ -297,7 +374,13 @@ def build(
 
 class _Builder:
     def __init__(
-        self, graph: Graph, program: Program, folds: Mapping[str, Fold], input_lanes: int, target: int, top: str
+        self,
+        graph: Graph,
+        program: Program,
+        folds: Mapping[str, Fold],
+        input_lanes: int,
+        target: int,
+        top: str,
     ) -> None:
         self.graph, self.program, self.folds, self.input_lanes = graph, program, folds, input_lanes
         self.target, self.top = target, top
@@ -313,10 +396,19 @@ class _Builder:
         self.offer(value, self.fifo(first, "input_fifo", value.name, "", required=2))
         for stage in program.stages:
             self.stage(stage)
-        last = self.fifo(self.take(program.output), "output_fifo", f"{program.output.name}_out", "", required=2)
+        last = self.fifo(
+            self.take(program.output), "output_fifo", f"{program.output.name}_out", "", required=2
+        )
         layers = tuple(self.layer(stage) for stage in program.stages if is_main(stage))
         return Design(
-            self.graph, self.top, tuple(self.kernels), tuple(self.streams), layers, first.name, last.name, self.target
+            self.graph,
+            self.top,
+            tuple(self.kernels),
+            tuple(self.streams),
+            layers,
+            first.name,
+            last.name,
+            self.target,
         )
 
     def layer(self, stage: Stage) -> Layer:
@@ -331,9 +423,16 @@ class _Builder:
         self.names.add(candidate)
         return candidate
 
-    def stream(self, name: str, value: Value, lanes: int, node: str | None, beats: int | None = None) -> Stream:
+    def stream(
+        self, name: str, value: Value, lanes: int, node: str | None, beats: int | None = None
+    ) -> Stream:
         stream = Stream(
-            self.unique(name), value.width, value.signed, lanes, value.size // lanes if beats is None else beats, node
+            self.unique(name),
+            value.width,
+            value.signed,
+            lanes,
+            value.size // lanes if beats is None else beats,
+            node,
         )
         self.streams.append(stream)
         return stream
@@ -346,12 +445,20 @@ class _Builder:
         self.streams.append(stream)
         return stream
 
-    def place(self, kernel: Kernel, name: str, inputs: tuple[Stream, ...], outputs: tuple[Stream, ...]) -> None:
+    def place(
+        self, kernel: Kernel, name: str, inputs: tuple[Stream, ...], outputs: tuple[Stream, ...]
+    ) -> None:
         self.kernels.append(
             Kernel(
-                self.unique(name), kernel.module, kernel.parameters, tuple(s.name for s in inputs), tuple(s.name for s in outputs),
-                kernel.node, kernel.memories, kernel.required,
-            )  # fmt: skip
+                self.unique(name),
+                kernel.module,
+                kernel.parameters,
+                tuple(s.name for s in inputs),
+                tuple(s.name for s in outputs),
+                kernel.node,
+                kernel.memories,
+                kernel.required,
+            )
         )
 
     def fifo(self, source: Stream, name: str, out: str, node: str, required: int) -> Stream:
@@ -367,7 +474,12 @@ class _Builder:
         for after in path:
             if after != source.lanes:
                 output = self.copy(f"{source.name}_x{after}", source, after)
-                self.place(_converter(node, source.width, source.lanes, after), f"{source.name}_to_x{after}", (source,), (output,))
+                self.place(
+                    _converter(node, source.width, source.lanes, after),
+                    f"{source.name}_to_x{after}",
+                    (source,),
+                    (output,),
+                )
                 source = output
         return source
 
@@ -396,8 +508,9 @@ class _Builder:
         inputs = []
         for index, value in enumerate(stage.inputs):
             source = self.take(value)
-            # A FIFO in front of a join levels its branches; one in front of a matrix feeds it while it works through its folds. Both
-            # cut the combinational path of tready. It stands where beats are wide: before a downsizer, after an upsizer.
+            # A FIFO in front of a join levels its branches; one in front of a matrix feeds it while it works
+            # through its folds. Both cut the combinational path of tready. It stands where beats are wide:
+            # before a downsizer, after an upsizer.
             wants = joins or (isinstance(stage, MatVec) and stage.window is None)
             name = f"{stage.output.name}_in{index}" if joins else f"{stage.output.name}_in"
             if wants and lanes < source.lanes:
@@ -418,15 +531,20 @@ class _Builder:
             else:
                 output = self.copy(f"{name}_vec", source, kernel.number("OUT"))
                 self.place(kernel, f"{name}_upsize", (source,), (output,))
-                # The upsizer is slower than the matrix in the fold that takes beats; a FIFO lets it work ahead.
+                # The upsizer is slower than the matrix in the fold that takes beats; a FIFO lets it work
+                # ahead.
                 output = self.fifo(output, f"{name}_vec_fifo", f"{name}_vec_q", stage.node, required=0)
             inputs = [output]
-        result = self.stream(name, stage.output, fold.pe, stage.output.node if self.in_order(stage.output) else None)
+        result = self.stream(
+            name, stage.output, fold.pe, stage.output.node if self.in_order(stage.output) else None
+        )
         self.place(kernels[-1], f"{name}_{kernels[-1].module.removeprefix('qfx_')}", tuple(inputs), (result,))
         self.offer(stage.output, result)
 
     def in_order(self, value: Value) -> bool:
-        """Whether the stream carries the tensor of its node as the node has it: pixels in rows, channels fastest."""
+        """Whether the stream carries the tensor of its node as the node has it: pixels in rows, channels
+        fastest.
+        """
         if value.node is None:
             return False
         return np.array_equal(value.order, canonical_order(self.graph[value.node].tensor.shape))
@@ -437,15 +555,21 @@ def drop_fifo(design: Design, fifo: Kernel) -> Design:
     (before,), (after,) = fifo.inputs, fifo.outputs
     kernels = []
     for kernel in design.kernels:
-        if kernel is fifo:
+        if kernel.name == fifo.name:
             continue
         inputs = tuple(before if name == after else name for name in kernel.inputs)
         kernels.append(
             Kernel(
-                kernel.name, kernel.module, kernel.parameters, inputs, kernel.outputs, kernel.node, kernel.memories, kernel.required
-            )  # fmt: skip
+                kernel.name,
+                kernel.module,
+                kernel.parameters,
+                inputs,
+                kernel.outputs,
+                kernel.node,
+                kernel.memories,
+                kernel.required,
+            )
         )
     output = before if design.output_name == after else design.output_name
     streams = tuple(stream for stream in design.streams if stream.name != after)
     return replace(design, kernels=tuple(kernels), streams=streams, output_name=output)
-

@@ -1,7 +1,8 @@
 """The dataflow design: what stands between the integer graph and Verilog text.
 
-Plain data: kernel instances with their parameters, streams with their widths and rates, FIFOs with their depths, memories with their words.
-Folding, FIFO sizing, timing and cost are functions of it; the emitter only prints it.
+Plain data: kernel instances with their parameters, streams with their widths and rates, FIFOs with their
+depths, memories with their words. Folding, FIFO sizing, timing and cost are functions of it; the emitter only
+prints it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ Parameter = int | str
 
 @dataclass(frozen=True)
 class Stream:
-    """An AXI4-Stream connection: from one kernel's output to one kernel's input, or to a port of the top module.
+    """An AXI4-Stream connection: from one kernel's output to one kernel's input, or to a port of the top
+    module.
 
     Attributes:
         name: unique in the design; the prefix of its wires in the top module.
@@ -27,8 +29,9 @@ class Stream:
         signed: whether elements are two's complement.
         lanes: elements of a beat, element 0 in the lowest bits.
         beats: beats of a frame.
-        node: name of the graph node whose tensor passes here in stream order (row, column, channel), or ``None``: sliding
-            windows, operands brought to another binary point, and tensors in another order carry no tensor of the graph as it is.
+        node: name of the graph node whose tensor passes here in stream order (row, column, channel), or
+            ``None``: sliding windows, operands brought to another binary point, and tensors in another order
+            carry no tensor of the graph as it is.
     """
 
     name: str
@@ -141,8 +144,9 @@ class Design:
         layers: one entry per graph node that became hardware.
         input_name, output_name: the streams at the ports.
         target: the initiation interval that the folding aimed at, in cycles.
-        latency: cycles from the first input beat of a frame that enters the empty design to its last output beat: the difference of the numbers of the
-            two cycles in which these beats move, with a source that always has a beat and a sink that always takes it.
+        latency: cycles from the first input beat of a frame that enters the empty design to its last output
+            beat: the difference of the numbers of the two cycles in which these beats move, with a source
+            that always has a beat and a sink that always takes it.
         interval: cycles per frame in the steady state, likewise.
         board: name of the board that it was folded for, or ``None``.
         directory: where the files are, ``None`` before they are written.
@@ -224,11 +228,15 @@ class Design:
         """A table of the layers: fold, steps per frame, kernels."""
         rows = [("layer", "operator", "module path", "pe", "simd", "steps", "kernels")]
         for layer in self.layers:
-            kernels = " ".join(kernel.module.removeprefix("qfx_") for kernel in self.layer_kernels(layer.node))
+            kernels = " ".join(
+                kernel.module.removeprefix("qfx_") for kernel in self.layer_kernels(layer.node)
+            )
             simd = "" if layer.simd is None else str(layer.simd)
             rows.append((layer.node, layer.kind, layer.path, str(layer.pe), simd, str(layer.steps), kernels))
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+        lines = [
+            "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows
+        ]
         ends = f"latency {self.latency} cycles, interval {self.interval} cycles (target {self.target})"
         return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:], ends])
 
@@ -237,4 +245,3 @@ def canonical_order(shape: tuple[int, ...]) -> np.ndarray:
     """Row-major index of the element at each stream position: rows, columns, channels, channels fastest."""
     index = np.arange(int(np.prod(shape)), dtype=np.int64).reshape(shape)
     return np.moveaxis(index, 0, -1).reshape(-1)
-

@@ -18,7 +18,13 @@ KERNELS = Path(__file__).with_name("kernels")
 TEMPLATES = Path(__file__).with_name("templates")
 
 #: Parameters that are bit vectors, and the parameter (or a function of the kernel) that is their width.
-_VECTORS = {"PAD_VALUE": "WIDTH", "SCALE": "SCALE_WIDTH", "SLOPE": "SLOPE_WIDTH", "LOW": "BOUND_WIDTH", "HIGH": "BOUND_WIDTH"}
+_VECTORS = {
+    "PAD_VALUE": "WIDTH",
+    "SCALE": "SCALE_WIDTH",
+    "SLOPE": "SLOPE_WIDTH",
+    "LOW": "BOUND_WIDTH",
+    "HIGH": "BOUND_WIDTH",
+}
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,9 @@ class _Section:
 
 
 def comment(text: str, limit: int = 60) -> str:
-    """Free text (a module path) for a one-line comment: printable ASCII, nothing that ends a comment or starts a directive."""
+    """Free text (a module path) for a one-line comment: printable ASCII, nothing that ends a comment or
+    starts a directive.
+    """
     kept = re.sub(r"[^A-Za-z0-9 _.,:;+=<>()\[\]{}#%&|!?~^@$'\"-]", "?", text)
     return kept if len(kept) <= limit else kept[: limit - 3] + "..."
 
@@ -61,9 +69,13 @@ def sources(modules: tuple[str, ...]) -> tuple[Path, ...]:
 def top_module(design: Design) -> str:
     """The text of the top module."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True, autoescape=False,
-    )  # fmt: skip
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
     source, sink = design.input_stream, design.output_stream
     source_bits, sink_bits = port_bits(source), port_bits(sink)
     ranges = [f"[{source_bits - 1}:0]", f"[{sink_bits - 1}:0]"]
@@ -74,8 +86,10 @@ def top_module(design: Design) -> str:
         top=design.top,
         version=_version(),
         ends={
-            "shape_in": "x".join(map(str, tensor_in.shape)), "shape_out": "x".join(map(str, tensor_out.shape)),
-            "format_in": tensor_in.format, "format_out": tensor_out.format,
+            "shape_in": "x".join(map(str, tensor_in.shape)),
+            "shape_out": "x".join(map(str, tensor_out.shape)),
+            "format_in": tensor_in.format,
+            "format_out": tensor_out.format,
         },
         latency=design.latency,
         interval=design.interval,
@@ -89,7 +103,7 @@ def top_module(design: Design) -> str:
         count_bits=max(1, clog2(sink.beats)),
         table=_table(design),
         sections=list(_sections(design)),
-    )  # fmt: skip
+    )
 
 
 def port_bits(stream: Stream) -> int:
@@ -142,11 +156,17 @@ def _instance(design: Design, kernel: Kernel) -> _Instance:
     if kernel.module != "qfx_fork":
         (out,) = outputs
         declarations = _declare(out)
-        return _Instance(kernel.module, kernel.name, parameters, declarations, [*ports, _group("m_axis", out)])
+        return _Instance(
+            kernel.module, kernel.name, parameters, declarations, [*ports, _group("m_axis", out)]
+        )
     shared = f"{kernel.name}_tdata"
     declarations = [f"wire [{outputs[0].bits - 1}:0] {shared};"]
     for out in outputs:
-        declarations += [f"wire [{out.bits - 1}:0] {out.tdata} = {shared};", f"wire {out.tvalid};", f"wire {out.tready};"]
+        declarations += [
+            f"wire [{out.bits - 1}:0] {out.tdata} = {shared};",
+            f"wire {out.tvalid};",
+            f"wire {out.tready};",
+        ]
     # Output i is bit i, so the last one stands first.
     valid = ", ".join(out.tvalid for out in reversed(outputs))
     ready = ", ".join(out.tready for out in reversed(outputs))
@@ -159,9 +179,8 @@ def _declare(stream: Stream) -> list[str]:
 
 
 def _group(prefix: str, stream: Stream) -> str:
-    return (
-        f".{prefix}_tdata({stream.tdata}), .{prefix}_tvalid({stream.tvalid}), .{prefix}_tready({stream.tready})"
-    )
+    wires = (("tdata", stream.tdata), ("tvalid", stream.tvalid), ("tready", stream.tready))
+    return ", ".join(f".{prefix}_{suffix}({wire})" for suffix, wire in wires)
 
 
 def literal(kernel: Kernel, name: str, value: Parameter) -> str:

@@ -1,7 +1,8 @@
-"""A first estimate of what kernels cost, good enough to compare foldings. What a design really costs is measured (:mod:`qfx.cost`).
+"""A first estimate of what kernels cost, good enough to compare foldings. What a design really costs is
+measured (:mod:`qfx.cost`).
 
-Counts follow from structure: an adder of n bits is n LUTs, a flip-flop per register bit, a product of narrow operands one LUT per partial-product bit,
-memories by shape. Six-input LUTs, 18 Kbit block RAMs.
+Counts follow from structure: an adder of n bits is n LUTs, a flip-flop per register bit, a product of narrow
+operands one LUT per partial-product bit, memories by shape. Six-input LUTs, 18 Kbit block RAMs.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from qfx.rtl.design import Kernel
 from qfx.rtl.library import clog2
 
 LUT_RAM_BITS = 64
-_DSP_BITS = 37  # narrower products (a*b bits of partial products) are cheaper in LUTs than what a DSP block is worth
+_DSP_BITS = (
+    37  # narrower products (a*b bits of partial products) are cheaper in LUTs than what a DSP block is worth
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,9 @@ class Resources:
 
     @property
     def weight(self) -> float:
-        """One figure to compare foldings by, in LUTs: on common devices there are 150 to 300 LUTs to a DSP block or a block RAM."""
+        """One figure to compare foldings by, in LUTs: on common devices there are 150 to 300 LUTs to a DSP
+        block or a block RAM.
+        """
         return self.lut + 0.5 * self.ff + 150 * self.dsp + 200 * self.bram18
 
 
@@ -68,7 +73,9 @@ def of(kernel: Kernel) -> Resources:
     match kernel.module:
         case "qfx_fifo":
             depth, width = max(n("DEPTH"), 2), n("WIDTH")
-            return memory(depth, width, rom=False) + Resources(lut=2 * clog2(depth) + 4, ff=2 * clog2(depth) + 2)
+            return memory(depth, width, rom=False) + Resources(
+                lut=2 * clog2(depth) + 4, ff=2 * clog2(depth) + 2
+            )
         case "qfx_fork":
             return Resources(lut=2 * n("N"), ff=n("N"))
         case "qfx_upsize" | "qfx_downsize":
@@ -76,11 +83,15 @@ def of(kernel: Kernel) -> Resources:
             return Resources(lut=0.5 * big + 6, ff=1.5 * big + 4)
         case "qfx_window":
             counters = 12 * (clog2(n("IN_W") * n("IN_H") * n("BEATS") + 1) + 2)
-            return memory(n("DEPTH"), n("WIDTH"), rom=False) + Resources(lut=counters + n("WIDTH"), ff=counters + n("WIDTH"))
+            return memory(n("DEPTH"), n("WIDTH"), rom=False) + Resources(
+                lut=counters + n("WIDTH"), ff=counters + n("WIDTH")
+            )
         case "qfx_matvec":
             macs, acc = n("PE") * n("SIMD"), n("ACC_WIDTH")
             product_bits = n("A_WIDTH") + n("W_WIDTH")
-            cost = product(n("A_WIDTH"), n("W_WIDTH")) * macs + Resources(lut=macs * product_bits, ff=2 * macs * product_bits)
+            cost = product(n("A_WIDTH"), n("W_WIDTH")) * macs + Resources(
+                lut=macs * product_bits, ff=2 * macs * product_bits
+            )
             cost += Resources(lut=n("PE") * acc + 40, ff=2 * n("PE") * acc + 40)
             cost += memory(n("GROUPS") * n("NF") * n("SF"), macs * n("W_WIDTH"), rom=True)
             if n("HAS_BIAS"):
@@ -90,7 +101,10 @@ def of(kernel: Kernel) -> Resources:
             return cost
         case "qfx_depthwise":
             p, acc = n("P"), n("ACC_WIDTH")
-            cost = (product(n("A_WIDTH"), n("W_WIDTH")) + Resources(lut=acc, ff=2 * acc + n("A_WIDTH") + n("W_WIDTH"))) * p
+            cost = (
+                product(n("A_WIDTH"), n("W_WIDTH"))
+                + Resources(lut=acc, ff=2 * acc + n("A_WIDTH") + n("W_WIDTH"))
+            ) * p
             return cost + memory(n("GROUPS") * n("K"), p * n("W_WIDTH"), rom=True) + Resources(lut=20, ff=20)
         case "qfx_affine":
             lane = product(n("IN_WIDTH"), n("SCALE_WIDTH")) + Resources(
@@ -98,14 +112,20 @@ def of(kernel: Kernel) -> Resources:
             )
             return lane * n("P") + memory(n("BEATS"), n("P") * (n("SCALE_WIDTH") + n("OUT_WIDTH")), rom=True)
         case "qfx_pool":
-            return Resources(lut=2 * n("OUT_WIDTH"), ff=2 * n("OUT_WIDTH")) * n("P") + Resources(lut=10, ff=10)
+            return Resources(lut=2 * n("OUT_WIDTH"), ff=2 * n("OUT_WIDTH")) * n("P") + Resources(
+                lut=10, ff=10
+            )
         case "qfx_cast_stream":
             shifter = n("IN_WIDTH") * clog2(n("ALIGN_MAX") + 1) if n("PER_CHANNEL") else 0
-            return Resources(lut=shifter + n("IN_WIDTH") + n("OUT_WIDTH"), ff=n("OUT_WIDTH") + shifter / 2) * n("P")
+            return Resources(
+                lut=shifter + n("IN_WIDTH") + n("OUT_WIDTH"), ff=n("OUT_WIDTH") + shifter / 2
+            ) * n("P")
         case "qfx_relu":
             return Resources(lut=n("OUT_WIDTH"), ff=n("OUT_WIDTH")) * n("P")
         case "qfx_leaky_relu":
-            return (product(n("IN_WIDTH"), n("SLOPE_WIDTH")) + Resources(lut=n("OUT_WIDTH"), ff=n("OUT_WIDTH"))) * n("P")
+            return (
+                product(n("IN_WIDTH"), n("SLOPE_WIDTH")) + Resources(lut=n("OUT_WIDTH"), ff=n("OUT_WIDTH"))
+            ) * n("P")
         case "qfx_clip":
             return Resources(lut=3 * n("OUT_WIDTH"), ff=n("OUT_WIDTH")) * n("P")
         case "qfx_binary":

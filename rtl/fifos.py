@@ -1,7 +1,9 @@
-"""Depths of FIFOs and window buffers: the least with which a design keeps its interval, and the proof that none can deadlock.
+"""Depths of FIFOs and window buffers: the least with which a design keeps its interval, and the proof that
+none can deadlock.
 
-docs/rtl.md ("FIFO depths") has the argument; in short: a run of the timing model from empty to empty in which every pipeline holds a single beat is a schedule
-that the hardware can follow whatever the stalls, and where one schedule completes, all do.
+docs/rtl.md ("FIFO depths") has the argument; in short: a run of the timing model from empty to empty in which
+every pipeline holds a single beat is a schedule that the hardware can follow whatever the stalls, and where
+one schedule completes, all do.
 """
 
 from __future__ import annotations
@@ -13,9 +15,10 @@ from qfx.rtl import timing
 from qfx.rtl.build import drop_fifo
 from qfx.rtl.design import Design, Kernel
 from qfx.rtl.estimate import LUT_RAM_BITS
-from qfx.rtl.library import window_span
+from qfx.rtl.library import window_full_depth, window_span
 
-#: Kernels times cycles that may be spent on making buffers smaller; the result does not depend on the speed of the machine.
+#: Kernels times cycles that may be spent on making buffers smaller; the result does not depend on the speed
+#: of the machine.
 EFFORT = 150_000_000
 _BLOCK_RAM_FROM = 4096  # bits; smaller FIFOs stay in LUT RAM
 
@@ -29,19 +32,15 @@ def size(design: Design, effort: int = EFFORT) -> Design:
     sizer = _Sizer(design, effort)
     sized = _choose_styles(sizer.run())
     sized = _ensure_alive(sized)
-    interval = steady_interval(sized)
-    if interval > design.target:
-        # Block RAM FIFOs have a cycle more latency; a few places more hide it.
-        deeper = {f.name: f.number("DEPTH") + 4 for f in sized.fifos}
-        again = _with_depths(sized, deeper)
-        if steady_interval(again) < interval:
-            sized, interval = again, steady_interval(again)
+    sized = _even_out(sized)
     run = timing.simulate(sized, 1)
-    return replace(sized, latency=run.latency, interval=interval)
+    return replace(sized, latency=run.latency, interval=steady_interval(sized))
 
 
 def is_alive(design: Design) -> bool:
-    """Whether one frame passes from empty to empty with every pipeline holding a single beat: the deadlock proof."""
+    """Whether one frame passes from empty to empty with every pipeline holding a single beat: the deadlock
+    proof.
+    """
     run = timing.simulate(design, 1, source_frames=1, capacity_one=True)
     return run.status == timing.FINISHED
 
@@ -49,8 +48,8 @@ def is_alive(design: Design) -> bool:
 def steady_interval(design: Design, max_frames: int = 64, effort: int | None = None) -> int:
     """Cycles per frame in the steady state.
 
-    Exact once the state after a frame repeats; where that takes too long (deep buffers that fill slowly) the longest of the later intervals. A design that stops
-    has an interval beyond all bounds.
+    Exact once the state after a frame repeats; where that takes too long (deep buffers that fill slowly) the
+    longest of the later intervals. A design that stops has an interval beyond all bounds.
     """
     frames = 4
     spent = 0
@@ -96,17 +95,27 @@ class _Sizer:
         return (run.steady_interval() or max(run.intervals[2:])) <= self.target
 
     def sufficient(self) -> dict[str, int]:
-        """Depths that are enough: what FIFOs without bound hold when the source sends at the pace of the target."""
+        """Depths that are enough: what FIFOs without bound hold when the source sends at the pace of the
+        target.
+        """
         free = _with_depths(self.design, {f.name: 0 for f in self.design.fifos}, unbounded=True)
         run = timing.simulate(free, 4, source_interval=self.target)
         self.left -= run.cycles * len(free.kernels)
         if run.status != timing.FINISHED:
-            raise QfxError("rtl: the network does not finish a frame even with unbounded FIFOs; please report this graph")
+            raise QfxError(
+                "rtl: the network does not finish a frame even with unbounded FIFOs; please report this graph"
+            )
         depths = {f.name: max(2, run.occupancy[f.name] + 1) for f in self.design.fifos}
-        for _ in range(8):
+        for attempt in range(4):
             if self.keeps_up(self.with_depths(depths)):
                 return depths
-            depths = {name: 2 * depth for name, depth in depths.items()}
+            if attempt == 0:
+                self.design = _with_full_windows(self.design)
+            else:
+                depths = {name: 2 * depth for name, depth in depths.items()}
+        # Not seen so far: stalls ripple through pipelines such that some frames take longer. Then what is
+        # reached becomes the target.
+        self.target = steady_interval(self.with_depths(depths))
         return depths
 
     def shrink(self, depths: dict[str, int], fifo: Kernel) -> None:
@@ -129,7 +138,8 @@ class _Sizer:
     def shrink_windows(self, design: Design) -> Design:
         """Lower the window buffers, largest first; a line buffer is often the largest memory of a layer."""
         windows = sorted(
-            (k for k in design.kernels if k.module == "qfx_window"), key=lambda k: -k.number("DEPTH") * k.number("WIDTH")
+            (k for k in design.kernels if k.module == "qfx_window"),
+            key=lambda k: -k.number("DEPTH") * k.number("WIDTH"),
         )
         for window in windows:
             low, high = window_span(window), window.number("DEPTH")
@@ -150,10 +160,19 @@ def _with_window(design: Design, name: str, depth: int) -> Design:
     return replace(design, kernels=kernels)
 
 
+def _with_full_windows(design: Design) -> Design:
+    kernels = tuple(
+        k.with_parameters(DEPTH=window_full_depth(k)) if k.module == "qfx_window" else k
+        for k in design.kernels
+    )
+    return replace(design, kernels=kernels)
+
+
 def _with_depths(design: Design, depths: dict[str, int], *, unbounded: bool = False) -> Design:
     """Set FIFO depths; a depth of 0 takes the FIFO out (or means no bound)."""
     kernels = tuple(
-        k.with_parameters(DEPTH=_legal(k, depths[k.name], unbounded)) if k.name in depths else k for k in design.kernels
+        k.with_parameters(DEPTH=_legal(k, depths[k.name], unbounded)) if k.name in depths else k
+        for k in design.kernels
     )
     design = replace(design, kernels=kernels)
     if not unbounded:
@@ -181,11 +200,38 @@ def _choose_styles(design: Design) -> Design:
     return replace(design, kernels=tuple(kernels))
 
 
+def _even_out(design: Design) -> Design:
+    """A few places more where they help.
+
+    Block RAM FIFOs have a cycle more latency than those that the depths were found with. And stalls can make
+    frames take different times in turn (64, 64, 68, ...); deeper FIFOs level that.
+    """
+    best, quality = design, _quality(design)
+    for more in (2, 4, 8):
+        if quality == (False, False):
+            break
+        deeper = _with_depths(design, {f.name: f.number("DEPTH") + more for f in design.fifos})
+        if _quality(deeper) < quality:
+            best, quality = deeper, _quality(deeper)
+    return best
+
+
+def _quality(design: Design) -> tuple[bool, bool]:
+    """Faults of a sized design: misses its target; frames take different times."""
+    run = timing.simulate(design, 16)
+    later = run.intervals[8:]
+    return max(later) > design.target, len(set(later)) > 1
+
+
 def _ensure_alive(design: Design) -> Design:
-    """Deepen FIFOs until the deadlock proof goes through; depths found with full pipelines may be a few beats short of it."""
+    """Deepen FIFOs until the deadlock proof goes through; depths found with full pipelines may be a few beats
+    short of it.
+    """
     for _ in range(24):
         if is_alive(design):
             return design
         grown = {f.name: f.number("DEPTH") + max(1, f.number("DEPTH") // 8) for f in design.fifos}
         design = _with_depths(design, grown)
-    raise QfxError("rtl: no FIFO depths were found with which the network cannot deadlock; please report this graph")
+    raise QfxError(
+        "rtl: no FIFO depths were found with which the network cannot deadlock; please report this graph"
+    )

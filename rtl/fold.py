@@ -9,7 +9,16 @@ from math import gcd
 from qfx.boards import Board
 from qfx.errors import QfxError
 from qfx.graph import Graph
-from qfx.rtl.build import Fold, conversion, conversion_kernels, divisors, frame_steps, is_main, lanes_in, stage_kernels
+from qfx.rtl.build import (
+    Fold,
+    conversion,
+    conversion_kernels,
+    divisors,
+    frame_steps,
+    is_main,
+    lanes_in,
+    stage_kernels,
+)
 from qfx.rtl.estimate import Resources, total
 from qfx.rtl.stages import Concat, MatVec, Program, Reorder, Stage, Value
 
@@ -46,29 +55,36 @@ def choose(
 ) -> Folding:
     """The folding for what the user asked for.
 
-    With ``interval``: the cheapest folding that takes at most so many cycles per frame. With ``board`` and no ``interval``: the fastest that fits the
-    board. With ``fold``: these layers as given, all others as cheap as keeps up with them (or with ``interval``). With nothing: the layer with
-    most multiplications gets about :data:`DEFAULT_MACS` multipliers, the others keep up with it.
+    With ``interval``: the cheapest folding that takes at most so many cycles per frame. With ``board`` and no
+    ``interval``: the fastest that fits the board. With ``fold``: these layers as given, all others as cheap
+    as keeps up with them (or with ``interval``). With nothing: the layer with most multiplications gets about
+    :data:`DEFAULT_MACS` multipliers, the others keep up with it.
 
     Raises:
         QfxError: the interval cannot be reached, the board is too small, or a fold does not divide its layer.
     """
     fixed = _fixed(graph, program, fold or {})
     least = {stage.output.name: _least_steps(stage, fixed.get(stage.output.name)) for stage in program.stages}
-    floor = max([*least.values(), 1])
+    # One pixel of the input comes in per cycle at most.
+    floor = max([*least.values(), program.input.pixels])
     if interval is not None:
+        if interval < floor == program.input.pixels:
+            raise QfxError(
+                f"graph: an input frame has {floor} pixels and at most one comes in per cycle, so "
+                f"interval={interval} cannot be reached; give interval={floor} or more"
+            )
         if interval < floor:
             slow = max(program.stages, key=lambda s: least[s.output.name])
             given = " with the fold given" if slow.output.name in fixed else " fully unfolded"
             raise QfxError(
-                f"{graph[slow.node].where}: needs {floor} cycles per frame{given}, so interval={interval} cannot be reached; "
-                f"give interval={floor} or more"
+                f"{graph[slow.node].where}: needs {floor} cycles per frame{given}, so interval={interval} "
+                f"cannot be reached; give interval={floor} or more"
             )
         result = _solve(program, interval, fixed)
         if board is not None and not _fits(result.resources, board):
             raise QfxError(
-                f"board {board.name}: interval={interval} needs about {_figures(result.resources)}, the board has "
-                f"{_board_figures(board)}; give a larger interval"
+                f"board {board.name}: interval={interval} needs about {_figures(result.resources)}, the "
+                f"board has {_board_figures(board)}; give a larger interval"
             )
         return result
     if fixed:
@@ -79,11 +95,13 @@ def choose(
     return _solve(program, max(floor, _default_interval(program)), fixed)
 
 
-# -- one stage ---------------------------------------------------------------------------------------------------------
+# -- one stage -----------------------------------------------------------------------------------------------
 
 
 def candidates(stage: Stage, target: int) -> Iterator[Fold]:
-    """Foldings of a stage worth weighing: those within ``target`` steps, less what is more parallel than needed without making a beat narrower."""
+    """Foldings of a stage worth weighing: those within ``target`` steps, less what is more parallel than
+    needed without making a beat narrower.
+    """
     if not isinstance(stage, MatVec):
         for lanes in divisors(_lane_limit(stage)):
             fold = Fold(lanes)
@@ -92,7 +110,14 @@ def candidates(stage: Stage, target: int) -> Iterator[Fold]:
         return
     rounds = stage.rounds * stage.groups
     for simd in divisors(stage.columns):
-        pe = next((p for p in divisors(stage.rows) if rounds * (stage.rows // p) * (stage.columns // simd) <= target), None)
+        pe = next(
+            (
+                p
+                for p in divisors(stage.rows)
+                if rounds * (stage.rows // p) * (stage.columns // simd) <= target
+            ),
+            None,
+        )
         if pe is None:
             continue
         if stage.window is None:
@@ -100,7 +125,7 @@ def candidates(stage: Stage, target: int) -> Iterator[Fold]:
             continue
         per_group = stage.inputs[0].channels // stage.groups
         for lanes in divisors(gcd(simd, per_group)):
-            if rounds * stage.columns // lanes <= target:
+            if frame_steps(stage, Fold(pe, simd, lanes)) <= target:
                 yield Fold(pe, simd, lanes)
                 break
 
@@ -119,16 +144,17 @@ def _least_steps(stage: Stage, fixed: Fold | None) -> int:
         return frame_steps(stage, fixed)
     if not isinstance(stage, MatVec):
         return frame_steps(stage, Fold(_lane_limit(stage)))
-    if stage.window is None:
-        return stage.rounds * stage.groups
-    return stage.rounds * stage.columns * stage.groups // (stage.inputs[0].channels // stage.groups)
+    lanes = None if stage.window is None else stage.inputs[0].channels // stage.groups
+    return frame_steps(stage, Fold(stage.rows, stage.columns, lanes))
 
 
-# -- all stages --------------------------------------------------------------------------------------------------------
+# -- all stages ----------------------------------------------------------------------------------------------
 
 
 def _solve(program: Program, target: int, fixed: Mapping[str, Fold]) -> Folding:
-    """The cheapest folding within ``target``: stage by stage along the flow, once for each width of the input."""
+    """The cheapest folding within ``target``: stage by stage along the flow, once for each width of the
+    input.
+    """
     options = {
         stage.output.name: [fixed[stage.output.name]]
         if stage.output.name in fixed
@@ -136,7 +162,9 @@ def _solve(program: Program, target: int, fixed: Mapping[str, Fold]) -> Folding:
         for stage in program.stages
     }
     costs = {
-        (stage.output.name, fold): total(stage_kernels(stage, fold)) for stage in program.stages for fold in options[stage.output.name]
+        (stage.output.name, fold): total(stage_kernels(stage, fold))
+        for stage in program.stages
+        for fold in options[stage.output.name]
     }
     best: Folding | None = None
     for lanes in divisors(program.input.channels):
@@ -145,9 +173,7 @@ def _solve(program: Program, target: int, fixed: Mapping[str, Fold]) -> Folding:
         result = _along(program, target, lanes, options, costs)
         if best is None or result.resources.weight < best.resources.weight:
             best = result
-    if best is None:
-        least = program.input.size // program.input.channels
-        raise QfxError(f"graph: an input frame has {least} pixels, and at most one comes in per cycle; give interval={least} or more")
+    assert best is not None
     return best
 
 
@@ -167,11 +193,16 @@ def _along(
         def cost(fold: Fold, stage: Stage = stage, name: str = name) -> Resources:
             taken = lanes_in(stage, fold)
             converters = [
-                total(conversion_kernels(stage.node, v.width, lanes[v.name], taken, v.size, target)) for v in stage.inputs
+                total(conversion_kernels(stage.node, v.width, lanes[v.name], taken, v.size, target))
+                for v in stage.inputs
             ]
             return sum(converters, costs[name, fold])
 
-        possible = [fold for fold in options[name] if all(_keeps_up(v, lanes[v.name], lanes_in(stage, fold), target) for v in stage.inputs)]
+        possible = [
+            fold
+            for fold in options[name]
+            if all(_keeps_up(v, lanes[v.name], lanes_in(stage, fold), target) for v in stage.inputs)
+        ]
         fold = min(possible or options[name], key=lambda f: cost(f).weight)
         folds[name] = fold
         lanes[name] = fold.pe
@@ -197,7 +228,8 @@ def _fastest(program: Program, board: Board, floor: int) -> Folding:
     if not _fits(_solve(program, high, {}).resources, board):
         raise QfxError(
             f"board {board.name}: the network does not fit even when fully folded: it needs about "
-            f"{_figures(_solve(program, high, {}).resources)}, the board has {_board_figures(board)}; take a larger board, fewer weights, or narrower formats"
+            f"{_figures(_solve(program, high, {}).resources)}, the board has "
+            f"{_board_figures(board)}; take a larger board, fewer weights, or narrower formats"
         )
     while low < high:
         middle = (low + high) // 2
@@ -230,11 +262,12 @@ def _figures(r: Resources) -> str:
 def _board_figures(board: Board) -> str:
     r = board.resources
     return (
-        f"{r.lut} LUT, {r.ff} FF, {r.dsp} DSP, {r.bram18} BRAM18 ({LUT_SHARE:.0%} of the LUT and FF and {MEMORY_SHARE:.0%} of the rest may be used)"
+        f"{r.lut} LUT, {r.ff} FF, {r.dsp} DSP, {r.bram18} BRAM18 ({LUT_SHARE:.0%} of the LUT and FF and "
+        f"{MEMORY_SHARE:.0%} of the rest may be used)"
     )
 
 
-# -- by hand -----------------------------------------------------------------------------------------------------------
+# -- by hand -------------------------------------------------------------------------------------------------
 
 
 def _fixed(graph: Graph, program: Program, given: Mapping[str, Mapping[str, int]]) -> dict[str, Fold]:
@@ -259,7 +292,10 @@ def _named(graph: Graph, main: Mapping[str, Stage], name: str) -> Stage:
     known = ", ".join(f"{node} ({graph[node].path})" if graph[node].path else node for node in main)
     if not found:
         raise QfxError(f"fold: no layer {name!r}; layers: {known}")
-    raise QfxError(f"fold: {name!r} names {len(found)} layers; give one of the node names {', '.join(s.node for s in found)}")
+    raise QfxError(
+        f"fold: {name!r} names {len(found)} layers; give one of the node names "
+        f"{', '.join(s.node for s in found)}"
+    )
 
 
 def _checked(graph: Graph, stage: Stage, name: str, wish: dict[str, int]) -> Fold:
@@ -267,8 +303,13 @@ def _checked(graph: Graph, stage: Stage, name: str, wish: dict[str, int]) -> Fol
     matrix = isinstance(stage, MatVec)
     unknown = sorted(set(wish) - ({"pe", "simd"} if matrix else {"pe"}))
     if unknown or not wish:
-        raise QfxError(f"{where}: found keys {sorted(wish)}; supported: {'pe and simd' if matrix else 'pe (elements per beat)'}")
-    pe = _divides(where, "pe", wish.get("pe", 1), stage.rows if isinstance(stage, MatVec) else _lane_limit(stage))
+        raise QfxError(
+            f"{where}: found keys {sorted(wish)}; supported: "
+            f"{'pe and simd' if matrix else 'pe (elements per beat)'}"
+        )
+    pe = _divides(
+        where, "pe", wish.get("pe", 1), stage.rows if isinstance(stage, MatVec) else _lane_limit(stage)
+    )
     if not isinstance(stage, MatVec):
         return Fold(pe)
     simd = _divides(where, "simd", wish.get("simd", 1), stage.columns)
@@ -279,5 +320,8 @@ def _checked(graph: Graph, stage: Stage, name: str, wish: dict[str, int]) -> Fol
 
 def _divides(where: str, what: str, value: int, whole: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1 or whole % value:
-        raise QfxError(f"{where}: {what}={value!r} must divide {whole}; supported: {', '.join(map(str, divisors(whole)))}")
+        raise QfxError(
+            f"{where}: {what}={value!r} must divide {whole}; supported: "
+            f"{', '.join(map(str, divisors(whole)))}"
+        )
     return value

@@ -22,13 +22,17 @@ from qfx.rtl.fold import choose
 from qfx.rtl.lower import lower
 
 _KEYWORDS = frozenset(
-    "always and assign automatic begin buf bufif0 bufif1 case casex casez cell cmos config deassign default defparam design disable edge else "
-    "end endcase endconfig endfunction endgenerate endmodule endprimitive endspecify endtable endtask event for force forever fork function "
-    "generate genvar highz0 highz1 if ifnone incdir include initial inout input instance integer join large liblist library localparam "
-    "macromodule medium module nand negedge nmos nor noshowcancelled not notif0 notif1 or output parameter pmos posedge primitive pull0 "
-    "pull1 pulldown pullup pulsestyle_ondetect pulsestyle_onevent rcmos real realtime reg release repeat rnmos rpmos rtran rtranif0 rtranif1 "
-    "scalared showcancelled signed small specify specparam strong0 strong1 supply0 supply1 table task time tran tranif0 tranif1 tri tri0 tri1 "
-    "triand trior trireg unsigned use uwire vectored wait wand weak0 weak1 while wire wor xnor xor".split()
+    """
+    always and assign automatic begin buf bufif0 bufif1 case casex casez cell cmos config deassign default
+    defparam design disable edge else end endcase endconfig endfunction endgenerate endmodule endprimitive
+    endspecify endtable endtask event for force forever fork function generate genvar highz0 highz1 if
+    ifnone incdir include initial inout input instance integer join large liblist library localparam
+    macromodule medium module nand negedge nmos nor noshowcancelled not notif0 notif1 or output parameter
+    pmos posedge primitive pull0 pull1 pulldown pullup pulsestyle_ondetect pulsestyle_onevent rcmos real
+    realtime reg release repeat rnmos rpmos rtran rtranif0 rtranif1 scalared showcancelled signed small
+    specify specparam strong0 strong1 supply0 supply1 table task time tran tranif0 tranif1 tri tri0 tri1
+    triand trior trireg unsigned use uwire vectored wait wand weak0 weak1 while wire wor xnor xor
+    """.split()  # noqa: SIM905 (a paragraph is easier to check than a list)
 )
 
 
@@ -40,13 +44,19 @@ def plan(
     interval: int | None = None,
     top: str = "qfx_top",
 ) -> Design:
-    """The design that :func:`generate` would write, without writing it: folds, FIFO depths, latency, interval, estimate.
+    """The design that :func:`generate` would write, without writing it: folds, FIFO depths, latency,
+    interval, estimate.
 
     Arguments and errors are those of :func:`generate`.
     """
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", top) or top in _KEYWORDS or (emit.KERNELS / f"{top}.v").exists():
+    if (
+        not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", top)
+        or top in _KEYWORDS
+        or (emit.KERNELS / f"{top}.v").exists()
+    ):
         raise QfxError(
-            f"top={top!r}: must be a Verilog identifier of at most 64 letters, digits and _, no keyword, and not the name of a kernel"
+            f"top={top!r}: must be a Verilog identifier of at most 64 letters, digits and _, no keyword, "
+            "and not the name of a kernel"
         )
     if interval is not None and (isinstance(interval, bool) or not isinstance(interval, int) or interval < 1):
         raise QfxError(f"interval={interval!r}: must be a number of cycles, 1 or more")
@@ -59,7 +69,12 @@ def plan(
     return replace(
         design,
         board=None if target_board is None else target_board.name,
-        estimate={"lut": round(cost.lut), "ff": round(cost.ff), "dsp": round(cost.dsp), "bram18": round(cost.bram18)},
+        estimate={
+            "lut": round(cost.lut),
+            "ff": round(cost.ff),
+            "dsp": round(cost.dsp),
+            "bram18": round(cost.bram18),
+        },
         verilog=(f"{top}.v", *(path.name for path in emit.sources(design.modules))),
     )
 
@@ -77,20 +92,24 @@ def generate(
 
     Args:
         graph: from :func:`qfx.freeze` or :func:`qfx.load`.
-        out_dir: the folder to write; a folder that an earlier call wrote is replaced, any other that holds files is refused.
-        board: name or file of a board. Without ``interval`` and ``fold`` the design becomes the fastest that fits it by the estimate.
-        fold: by node name or module path: ``{"pe": …, "simd": …}`` for ``linear`` and ``conv``, ``{"pe": …}`` (elements per
-            beat) for everything else. Layers that are not named keep up with those that are.
+        out_dir: the folder to write; a folder that an earlier call wrote is replaced, any other that holds
+            files is refused.
+        board: name or file of a board. Without ``interval`` and ``fold`` the design becomes the fastest that
+            fits it by the estimate.
+        fold: by node name or module path: ``{"pe": …, "simd": …}`` for ``linear`` and ``conv``, ``{"pe": …}``
+            (elements per beat) for everything else. Layers that are not named keep up with those that are.
         interval: target: cycles per frame. The cheapest folding that reaches it is taken.
         top: name of the top module.
 
-    Without ``board``, ``fold`` and ``interval`` the layer with most multiplications gets about 64 multipliers and the other layers keep up with it.
+    Without ``board``, ``fold`` and ``interval`` the layer with most multiplications gets about 64 multipliers
+    and the other layers keep up with it.
 
     Returns:
         The design: ``.files .top .latency .interval .graph .streams .kernels .layers .summary()``.
 
     Raises:
-        QfxError: the graph, a fold, the interval, the board or ``out_dir`` cannot be used as they are; nothing was written.
+        QfxError: the graph, a fold, the interval, the board or ``out_dir`` cannot be used as they are;
+            nothing was written.
     """
     out = Path(out_dir)
     _check_target(out)
@@ -121,7 +140,9 @@ def _check_target(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise QfxError(f"{out}: is a file; give a folder")
     if out.is_dir() and any(out.iterdir()) and not (out / manifest.MANIFEST).is_file():
-        raise QfxError(f"{out}: holds files that qfx.rtl.generate did not write; give a new or an empty folder")
+        raise QfxError(
+            f"{out}: holds files that qfx.rtl.generate did not write; give a new or an empty folder"
+        )
 
 
 def _replace(temporary: Path, out: Path) -> None:

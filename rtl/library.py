@@ -1,4 +1,6 @@
-"""The Verilog kernels as the generator sees them: ports, parameters, latency, step sequence (docs/kernels.md)."""
+"""The Verilog kernels as the generator sees them: ports, parameters, latency, step sequence
+(docs/kernels.md).
+"""
 
 from __future__ import annotations
 
@@ -27,8 +29,8 @@ class Module:
         parameters: all of them, in order.
         inputs: prefixes of the input streams' ports.
         latency: cycles from a step to its beat.
-        steps: one period of the step sequence, ``uint8`` of :data:`TAKE0`, :data:`TAKE1`, :data:`MAKE`; ``None`` for the modules that the timing
-            model treats by themselves (FIFO, fork, window, reorder).
+        steps: one period of the step sequence, ``uint8`` of :data:`TAKE0`, :data:`TAKE1`, :data:`MAKE`;
+            ``None`` for the modules that the timing model treats by themselves (FIFO, fork, window, reorder).
     """
 
     name: str
@@ -72,26 +74,26 @@ def _concat_steps(kernel: Kernel) -> np.ndarray:
 
 
 def _words(text: str) -> tuple[str, ...]:
-    return tuple(text.replace(",", " ").split())
+    return tuple(text.split())
 
 
 _MODULES = (
-    Module("qfx_fifo", _words("WIDTH, DEPTH, STYLE")),
-    Module("qfx_fork", _words("WIDTH, N"), latency=lambda _: 0),
-    Module("qfx_upsize", _words("WIDTH, IN, OUT"), steps=lambda k: _gather(k.number("OUT") // k.number("IN"))),
-    Module("qfx_downsize", _words("WIDTH, IN, OUT"), steps=_downsize_steps),
+    Module("qfx_fifo", _words("WIDTH DEPTH STYLE")),
+    Module("qfx_fork", _words("WIDTH N"), latency=lambda _: 0),
+    Module("qfx_upsize", _words("WIDTH IN OUT"), steps=lambda k: _gather(k.number("OUT") // k.number("IN"))),
+    Module("qfx_downsize", _words("WIDTH IN OUT"), steps=_downsize_steps),
     Module(
         "qfx_window",
         _words(
-            "WIDTH, BEATS, GROUPS, IN_H, IN_W, OUT_H, OUT_W, KERNEL_H, KERNEL_W, STRIDE_H, STRIDE_W, DILATION_H, DILATION_W,"
-            "PAD_TOP, PAD_LEFT, PAD_VALUE, DEPTH, RAM_STYLE"
+            "WIDTH BEATS GROUPS IN_H IN_W OUT_H OUT_W KERNEL_H KERNEL_W STRIDE_H STRIDE_W DILATION_H "
+            "DILATION_W PAD_TOP PAD_LEFT PAD_VALUE DEPTH RAM_STYLE"
         ),
     ),
     Module(
         "qfx_matvec",
         _words(
-            "SIMD, PE, SF, NF, GROUPS, A_WIDTH, A_SIGNED, W_WIDTH, W_SIGNED, ACC_WIDTH, SHIFT, HAS_BIAS, WEIGHT_FILE, BIAS_FILE,"
-            "RAM_STYLE, ROM_STYLE"
+            "SIMD PE SF NF GROUPS A_WIDTH A_SIGNED W_WIDTH W_SIGNED ACC_WIDTH SHIFT HAS_BIAS "
+            "WEIGHT_FILE BIAS_FILE RAM_STYLE ROM_STYLE"
         ),
         latency=lambda k: 3 + clog2(k.number("SIMD")),
         steps=_matvec_steps,
@@ -99,7 +101,8 @@ _MODULES = (
     Module(
         "qfx_depthwise",
         _words(
-            "P, K, GROUPS, A_WIDTH, A_SIGNED, W_WIDTH, W_SIGNED, ACC_WIDTH, SHIFT, HAS_BIAS, WEIGHT_FILE, BIAS_FILE, ROM_STYLE"
+            "P K GROUPS A_WIDTH A_SIGNED W_WIDTH W_SIGNED ACC_WIDTH SHIFT HAS_BIAS WEIGHT_FILE "
+            "BIAS_FILE ROM_STYLE"
         ),
         latency=lambda _: 3,
         steps=lambda k: _gather(k.number("K")),
@@ -107,45 +110,50 @@ _MODULES = (
     Module(
         "qfx_affine",
         _words(
-            "P, BEATS, IN_WIDTH, IN_SIGNED, SCALE_WIDTH, SCALE_SIGNED, OUT_WIDTH, SHIFT, HAS_OFFSET, SCALE_FILE, OFFSET_FILE, ROM_STYLE"
+            "P BEATS IN_WIDTH IN_SIGNED SCALE_WIDTH SCALE_SIGNED OUT_WIDTH SHIFT HAS_OFFSET SCALE_FILE "
+            "OFFSET_FILE ROM_STYLE"
         ),
         latency=lambda _: 3,
         steps=_every,
     ),
     Module(
         "qfx_pool",
-        _words("P, K, MODE, IN_WIDTH, IN_SIGNED, OUT_WIDTH, SCALE_WIDTH, SCALE"),
+        _words("P K MODE IN_WIDTH IN_SIGNED OUT_WIDTH SCALE_WIDTH SCALE"),
         latency=lambda k: 2 if k.number("MODE") == 1 and k.number("SCALE") != 1 else 1,
         steps=lambda k: _gather(k.number("K")),
     ),
     Module(
         "qfx_cast_stream",
         _words(
-            "P, IN_WIDTH, IN_SIGNED, SHIFT, OUT_WIDTH, OUT_SIGNED, ROUNDING, OVERFLOW, PER_CHANNEL, BEATS, ALIGN_MAX, ALIGN_FILE"
+            "P IN_WIDTH IN_SIGNED SHIFT OUT_WIDTH OUT_SIGNED ROUNDING OVERFLOW PER_CHANNEL BEATS "
+            "ALIGN_MAX ALIGN_FILE"
         ),
         latency=lambda k: 1 + k.number("PER_CHANNEL"),
         steps=_every,
     ),
-    Module("qfx_relu", _words("P, IN_WIDTH, IN_SIGNED, OUT_WIDTH"), steps=_every),
+    Module("qfx_relu", _words("P IN_WIDTH IN_SIGNED OUT_WIDTH"), steps=_every),
     Module(
-        "qfx_leaky_relu", _words("P, IN_WIDTH, IN_SIGNED, OUT_WIDTH, SLOPE_FRAC, SLOPE_WIDTH, SLOPE"), steps=_every
+        "qfx_leaky_relu",
+        _words("P IN_WIDTH IN_SIGNED OUT_WIDTH SLOPE_FRAC SLOPE_WIDTH SLOPE"),
+        steps=_every,
     ),
     Module(
         "qfx_clip",
         _words(
-            "P, IN_WIDTH, IN_SIGNED, OUT_WIDTH, SHIFT, BOUND_WIDTH, HAS_LOW, LOW, HAS_HIGH, HIGH, PER_CHANNEL, BEATS, LOW_FILE, HIGH_FILE"
+            "P IN_WIDTH IN_SIGNED OUT_WIDTH SHIFT BOUND_WIDTH HAS_LOW LOW HAS_HIGH HIGH PER_CHANNEL "
+            "BEATS LOW_FILE HIGH_FILE"
         ),
         steps=_every,
     ),
     Module(
         "qfx_binary",
-        _words("P, WIDTH0, SIGNED0, SHIFT0, WIDTH1, SIGNED1, SHIFT1, MODE, OUT_WIDTH"),
+        _words("P WIDTH0 SIGNED0 SHIFT0 WIDTH1 SIGNED1 SHIFT1 MODE OUT_WIDTH"),
         inputs=("s0_axis", "s1_axis"),
         latency=lambda k: 2 if k.number("MODE") == 2 else 1,
         steps=lambda _: _sequence(TAKE0 | TAKE1 | MAKE),
     ),
-    Module("qfx_concat", _words("WIDTH, BEATS0, BEATS1"), inputs=("s0_axis", "s1_axis"), steps=_concat_steps),
-    Module("qfx_reorder", _words("WIDTH, LENGTH, ADDRESS_FILE, RAM_STYLE")),
+    Module("qfx_concat", _words("WIDTH BEATS0 BEATS1"), inputs=("s0_axis", "s1_axis"), steps=_concat_steps),
+    Module("qfx_reorder", _words("WIDTH LENGTH ADDRESS_FILE RAM_STYLE")),
 )
 
 MODULES: dict[str, Module] = {module.name: module for module in _MODULES}
@@ -163,21 +171,33 @@ def steps(kernel: Kernel) -> np.ndarray:
     return sequence(kernel)
 
 
-# -- qfx_window --------------------------------------------------------------------------------------------------------
+# -- qfx_window ----------------------------------------------------------------------------------------------
 
 
 def window_span(kernel: Kernel) -> int:
-    """The smallest buffer, in beats, with which a window kernel makes progress."""
+    """The smallest buffer, in beats, with which a window kernel makes progress and gives nothing of a frame
+    before the frame's first beat is in.
+    """
     n = kernel.number
     rows, columns = (n("KERNEL_H") - 1) * n("DILATION_H"), (n("KERNEL_W") - 1) * n("DILATION_W")
-    return (rows * n("IN_W") + columns + 1) * n("BEATS")
+    padding = n("PAD_TOP") * n("IN_W") + n("PAD_LEFT")
+    return max((rows * n("IN_W") + columns + 1) * n("BEATS"), padding * n("BEATS") + 1)
+
+
+def window_usual_depth(kernel: Kernel) -> int:
+    """A buffer with room for the whole next window, wherever it is, while the reader is in the present one.
+
+    The longest way is from the end of a row to the next, or from the end of a frame to the next. This is
+    enough where the input comes about as fast as the windows move on; :func:`window_full_depth` always is.
+    """
+    return window_span(kernel) + int(window_sequence(kernel)[1].max())
 
 
 def window_full_depth(kernel: Kernel) -> int:
-    """A buffer with which the writer never waits for longer than the reader needs anyway."""
-    n = kernel.number
-    ahead = n("STRIDE_H") * n("IN_W") if n("IN_H") > 1 else n("STRIDE_W")
-    return window_span(kernel) + ahead * n("BEATS")
+    """A buffer with room for a whole frame ahead of the window: the reader never waits for a writer that was
+    held up before.
+    """
+    return window_span(kernel) + kernel.number("IN_H") * kernel.number("IN_W") * kernel.number("BEATS")
 
 
 def window_sequence(kernel: Kernel) -> tuple[np.ndarray, np.ndarray, int]:
@@ -193,7 +213,10 @@ def window_sequence(kernel: Kernel) -> tuple[np.ndarray, np.ndarray, int]:
     group_beats = beats // groups
     fill0 = (n("PAD_TOP") * in_w + n("PAD_LEFT")) * beats
     oy, ox, g, ky, kx, b = np.ix_(
-        *(np.arange(size) for size in (n("OUT_H"), n("OUT_W"), groups, n("KERNEL_H"), n("KERNEL_W"), group_beats))
+        *(
+            np.arange(size)
+            for size in (n("OUT_H"), n("OUT_W"), groups, n("KERNEL_H"), n("KERNEL_W"), group_beats)
+        )
     )
     iy = oy * n("STRIDE_H") - n("PAD_TOP") + ky * n("DILATION_H")
     ix = ox * n("STRIDE_W") - n("PAD_LEFT") + kx * n("DILATION_W")
@@ -202,7 +225,7 @@ def window_sequence(kernel: Kernel) -> tuple[np.ndarray, np.ndarray, int]:
     never_waits = np.int64(-(1 << 62))
     need = np.where(inside, off, never_waits).astype(np.int64)
     need = np.array(np.broadcast_to(need, np.broadcast_shapes(inside.shape, off.shape))).reshape(-1)
-    need[0] = max(int(need[0]), fill0 - 1)
+    need[0] = max(int(need[0]), min(fill0 + 1, n("DEPTH")) - 1)
 
     last_x = min(n("OUT_W") - 1, (in_w - 1 + n("PAD_LEFT")) // n("STRIDE_W"))
     last_y = min(n("OUT_H") - 1, (in_h - 1 + n("PAD_TOP")) // n("STRIDE_H"))

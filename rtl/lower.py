@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
@@ -64,11 +65,23 @@ class _Lowering:
         self.canonical: dict[str, Value] = {}  # reordered copies by node, so that two consumers share one
 
     def run(self) -> Program:
-        handlers = {
-            op.Cast: self.cast, op.Linear: self.linear, op.Conv: self.conv, op.Affine: self.affine, op.Add: self.binary,
-            op.Sub: self.binary, op.Mul: self.binary, op.Relu: self.relu, op.LeakyRelu: self.leaky_relu, op.Clip: self.clip,
-            op.MaxPool: self.pool, op.AvgPool: self.pool, op.Concat: self.concat, op.Reshape: self.move, op.Transpose: self.move,
-        }  # fmt: skip
+        handlers: dict[type[op.Op], Callable[[Node], Value]] = {
+            op.Cast: self.cast,
+            op.Linear: self.linear,
+            op.Conv: self.conv,
+            op.Affine: self.affine,
+            op.Add: self.binary,
+            op.Sub: self.binary,
+            op.Mul: self.binary,
+            op.Relu: self.relu,
+            op.LeakyRelu: self.leaky_relu,
+            op.Clip: self.clip,
+            op.MaxPool: self.pool,
+            op.AvgPool: self.pool,
+            op.Concat: self.concat,
+            op.Reshape: self.move,
+            op.Transpose: self.move,
+        }
         source = self.graph.input_node
         self.values[source.name] = self.tensor_value(source, source.name)
         for node in self.graph.nodes[1:]:
@@ -80,7 +93,7 @@ class _Lowering:
         result = self.in_order(self.values[self.graph.output])
         return Program(tuple(self.stages), self.values[source.name], result, self.notes)
 
-    # -- helpers -------------------------------------------------------------------------------------------------------
+    # -- helpers ---------------------------------------------------------------------------------------------
 
     def operand(self, node: Node, index: int = 0) -> Value:
         return self.values[node.inputs[index]]
@@ -89,17 +102,35 @@ class _Lowering:
         """The tensor of a node in stream order."""
         t = node.tensor
         pixels = t.size // t.channels
-        return Value(name, node.name, pixels, t.channels, t.format.width, t.format.signed, canonical_order(t.shape), t.fracs)
+        return Value(
+            name,
+            node.name,
+            pixels,
+            t.channels,
+            t.format.width,
+            t.format.signed,
+            canonical_order(t.shape),
+            t.fracs,
+        )
 
     def like(self, x: Value, node: Node) -> Value:
-        """The tensor of a node that an element-wise operator makes from ``x``: in the order in which ``x`` comes."""
+        """The tensor of a node that an element-wise operator makes from ``x``: in the order in which ``x``
+        comes.
+        """
         t = node.tensor
         return replace(
-            x, name=node.name, node=node.name, width=t.format.width, signed=t.format.signed, fracs=self.in_stream(x, t, t.fracs)
+            x,
+            name=node.name,
+            node=node.name,
+            width=t.format.width,
+            signed=t.format.signed,
+            fracs=self.in_stream(x, t, t.fracs),
         )
 
     def in_stream(self, x: Value, t: Tensor, per_channel: object) -> tuple[int, ...]:
-        """Facts of each tensor channel as facts of each stream channel. The period of a stream that is not in order is the frame."""
+        """Facts of each tensor channel as facts of each stream channel. The period of a stream that is not in
+        order is the frame.
+        """
         values = integers(per_channel)
         return tuple(values[(x.order[: x.channels] // (t.size // t.channels))].tolist())
 
@@ -120,7 +151,9 @@ class _Lowering:
         self.canonical[x.node] = ordered
         return ordered
 
-    def aligned(self, node: Node, x: Value, index: int, fracs: tuple[int, ...], width: int, signed: bool) -> Value:
+    def aligned(
+        self, node: Node, x: Value, index: int, fracs: tuple[int, ...], width: int, signed: bool
+    ) -> Value:
         """``x`` with other (not smaller) binary points and another (wide enough) element format, exactly."""
         if fracs == x.fracs and width == x.width and signed == x.signed:
             return x
@@ -138,7 +171,7 @@ class _Lowering:
         self.notes[node.name] = why
         return replace(self.like(x, node), name=x.name)
 
-    # -- operators -----------------------------------------------------------------------------------------------------
+    # -- operators -------------------------------------------------------------------------------------------
 
     def cast(self, node: Node) -> Value:
         x, fmt = self.operand(node), _operator(node, op.Cast).format
@@ -153,21 +186,30 @@ class _Lowering:
         return self.put(_cast(node.name, x, out, in_stream, fmt.rounding, fmt.overflow))
 
     def relu(self, node: Node) -> Value:
-        x = self.operand(node)
-        if int(self.graph[node.inputs[0]].tensor.low.min()) >= 0:
+        x, fmt = self.operand(node), node.tensor.format
+        same = (x.width, x.signed) == (fmt.width, fmt.signed)
+        if same and int(self.graph[node.inputs[0]].tensor.low.min()) >= 0:
             return self.skip(node, x, "no operand is negative")
         return self.elementwise(node, "qfx_relu", {})
 
     def leaky_relu(self, node: Node) -> Value:
         o = _operator(node, op.LeakyRelu)
         width = bits_of(min(o.slope_code, 0), max(o.slope_code, 0))[0] + (o.slope_code >= 0)
-        values = {"SLOPE_FRAC": o.slope_frac, "SLOPE_WIDTH": width, "SLOPE": o.slope_code & ((1 << width) - 1)}
+        values = {
+            "SLOPE_FRAC": o.slope_frac,
+            "SLOPE_WIDTH": width,
+            "SLOPE": o.slope_code & ((1 << width) - 1),
+        }
         return self.elementwise(node, "qfx_leaky_relu", values)
 
-    def elementwise(self, node: Node, module: str, parameters: dict[str, int | str]) -> Value:
+    def elementwise(self, node: Node, module: str, parameters: Mapping[str, int | str]) -> Value:
         x = self.operand(node)
         out = self.like(x, node)
-        common = {"IN_WIDTH": x.width, "IN_SIGNED": int(x.signed), "OUT_WIDTH": out.width}
+        common: dict[str, int | str] = {
+            "IN_WIDTH": x.width,
+            "IN_SIGNED": int(x.signed),
+            "OUT_WIDTH": out.width,
+        }
         return self.put(Elementwise(node.name, (x,), out, module, {**common, **parameters}))
 
     def clip(self, node: Node) -> Value:
@@ -187,10 +229,20 @@ class _Lowering:
         bits = bits_of(min(*known, -1), max(*known, 0))[0]  # two's complement
         mask = (1 << bits) - 1
         parameters: dict[str, int | str] = {
-            "IN_WIDTH": x.width, "IN_SIGNED": int(x.signed), "OUT_WIDTH": out.width, "SHIFT": in_shifts[0], "BOUND_WIDTH": bits,
-            "HAS_LOW": int(bounds[0] is not None), "LOW": 0, "HAS_HIGH": int(bounds[1] is not None), "HIGH": 0,
-            "PER_CHANNEL": 0, "BEATS": 1, "LOW_FILE": "", "HIGH_FILE": "",
-        }  # fmt: skip
+            "IN_WIDTH": x.width,
+            "IN_SIGNED": int(x.signed),
+            "OUT_WIDTH": out.width,
+            "SHIFT": in_shifts[0],
+            "BOUND_WIDTH": bits,
+            "HAS_LOW": int(bounds[0] is not None),
+            "LOW": 0,
+            "HAS_HIGH": int(bounds[1] is not None),
+            "HIGH": 0,
+            "PER_CHANNEL": 0,
+            "BEATS": 1,
+            "LOW_FILE": "",
+            "HIGH_FILE": "",
+        }
         tables: dict[str, tuple[np.ndarray, int]] = {}
         per_channel = any(b is not None and len(set(b.tolist())) > 1 for b in bounds)
         parameters["PER_CHANNEL"] = int(per_channel)
@@ -212,9 +264,18 @@ class _Lowering:
         out = self.like(x, node)
         has_offset = any(int(v) for v in offset)
         parameters: dict[str, int | str] = {
-            "IN_WIDTH": x.width, "IN_SIGNED": int(x.signed), "SCALE_WIDTH": width, "SCALE_SIGNED": int(signed), "OUT_WIDTH": out.width,
-            "SHIFT": shift, "HAS_OFFSET": int(has_offset), "SCALE_FILE": "", "OFFSET_FILE": "",
-        }  # fmt: skip
+            "IN_WIDTH": x.width,
+            "IN_SIGNED": int(x.signed),
+            "SCALE_WIDTH": width,
+            "SCALE_SIGNED": int(signed),
+            "OUT_WIDTH": out.width,
+            "SHIFT": shift,
+            "HAS_OFFSET": int(has_offset),
+            "BEATS": 1,
+            "SCALE_FILE": "",
+            "OFFSET_FILE": "",
+            "ROM_STYLE": "auto",
+        }
         tables = {"SCALE_FILE": (_unsigned(scale, width), width)}
         if has_offset:
             tables["OFFSET_FILE"] = (_unsigned(offset, out.width), out.width)
@@ -243,7 +304,9 @@ class _Lowering:
             return self.matvec(node, flat, grouped, bias, None)
         return self.matvec(node, x, grouped, bias, None if geometry.is_identity else geometry)
 
-    def matvec(self, node: Node, x: Value, weight: np.ndarray, bias: np.ndarray | None, window: Geometry | None) -> Value:
+    def matvec(
+        self, node: Node, x: Value, weight: np.ndarray, bias: np.ndarray | None, window: Geometry | None
+    ) -> Value:
         shift = trailing_zeros(weight)
         weight = weight >> shift
         width, signed = bits_of(int(weight.min()), int(weight.max()))
@@ -251,7 +314,9 @@ class _Lowering:
         out = self.tensor_value(node, node.name)
         return self.put(MatVec(node.name, (x,), out, weight, bias, width, signed, shift, window))
 
-    def depthwise(self, node: Node, x: Value, weight: np.ndarray, bias: np.ndarray | None, window: Geometry) -> Value:
+    def depthwise(
+        self, node: Node, x: Value, weight: np.ndarray, bias: np.ndarray | None, window: Geometry
+    ) -> Value:
         shift = trailing_zeros(weight)
         weight = weight >> shift
         width, signed = bits_of(int(weight.min()), int(weight.max()))
@@ -263,7 +328,9 @@ class _Lowering:
         x, o = self.in_order(self.operand(node)), node.op
         assert isinstance(o, op.MaxPool | op.AvgPool)
         source = self.graph[node.inputs[0]].tensor
-        geometry = _geometry(source.shape, node.tensor.shape, o.kernel, o.stride, o.padding, (1,) * len(o.kernel))
+        geometry = _geometry(
+            source.shape, node.tensor.shape, o.kernel, o.stride, o.padding, (1,) * len(o.kernel)
+        )
         scale = o.scale_code if isinstance(o, op.AvgPool) else None
         return self.put(Pool(node.name, (x,), self.tensor_value(node, node.name), geometry, scale))
 
@@ -283,7 +350,9 @@ class _Lowering:
                     t = self.graph[name].tensor
                     per_channel = self.in_stream(x, t, range(t.channels))
                     ends = [
-                        int(v[c]) << s for c, s in zip(per_channel, difference, strict=True) for v in (t.low, t.high)
+                        int(v[c]) << s
+                        for c, s in zip(per_channel, difference, strict=True)
+                        for v in (t.low, t.high)
                     ]
                     operands[i] = self.aligned(node, x, i, out.fracs, *bits_of(min(ends), max(ends)))
                     difference = (0,)
@@ -304,10 +373,18 @@ class _Lowering:
         for i, part in enumerate(parts[1:], 1):
             channels = joined.channels + part.channels
             last = i == len(parts) - 1
-            out = whole if last else replace(
-                whole, name=f"{node.name}_join{i}", node=None, channels=channels,
-                order=np.arange(channels * whole.pixels), fracs=(frac,) * channels,
-            )  # fmt: skip
+            out = (
+                whole
+                if last
+                else replace(
+                    whole,
+                    name=f"{node.name}_join{i}",
+                    node=None,
+                    channels=channels,
+                    order=np.arange(channels * whole.pixels),
+                    fracs=(frac,) * channels,
+                )
+            )
             joined = self.put(Concat(node.name, (joined, part), out))
         return joined
 
@@ -315,7 +392,11 @@ class _Lowering:
         x, o = self.operand(node), node.op
         source, result = self.graph[node.inputs[0]].tensor, node.tensor
         index = np.arange(source.size).reshape(source.shape)
-        moved = index.reshape(result.shape) if isinstance(o, op.Reshape) else index.transpose(_operator(node, op.Transpose).axes)
+        moved = (
+            index.reshape(result.shape)
+            if isinstance(o, op.Reshape)
+            else index.transpose(_operator(node, op.Transpose).axes)
+        )
         # place[i]: where element i of the operand stands in the result, both row-major
         place = np.empty(source.size, dtype=np.int64)
         place[moved.reshape(-1)] = np.arange(source.size)
@@ -353,16 +434,29 @@ def _cast(
     align = integers([top - s for s in shifts])
     most = int(align.max())
     parameters: dict[str, int | str] = {
-        "IN_WIDTH": x.width, "IN_SIGNED": int(x.signed), "SHIFT": top, "OUT_WIDTH": out.width, "OUT_SIGNED": int(out.signed),
-        "ROUNDING": ROUNDING.index(rounding), "OVERFLOW": OVERFLOW.index(overflow), "PER_CHANNEL": int(most > 0), "BEATS": 1,
-        "ALIGN_MAX": max(most, 1), "ALIGN_FILE": "",
-    }  # fmt: skip
+        "IN_WIDTH": x.width,
+        "IN_SIGNED": int(x.signed),
+        "SHIFT": top,
+        "OUT_WIDTH": out.width,
+        "OUT_SIGNED": int(out.signed),
+        "ROUNDING": ROUNDING.index(rounding),
+        "OVERFLOW": OVERFLOW.index(overflow),
+        "PER_CHANNEL": int(most > 0),
+        "BEATS": 1,
+        "ALIGN_MAX": max(most, 1),
+        "ALIGN_FILE": "",
+    }
     tables = {"ALIGN_FILE": (align, clog2(most + 1))} if most else {}
     return Elementwise(node, (x,), out, "qfx_cast_stream", parameters, tables)
 
 
 def _geometry(
-    source: tuple[int, ...], result: tuple[int, ...], kernel: tuple[int, ...], stride: tuple[int, ...], padding: Padding, dilation: tuple[int, ...]
+    source: tuple[int, ...],
+    result: tuple[int, ...],
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: Padding,
+    dilation: tuple[int, ...],
 ) -> Geometry:
     def two(values: tuple[int, ...], first: int = 1) -> tuple[int, int]:
         return (first, values[0]) if len(values) == 1 else (values[0], values[1])

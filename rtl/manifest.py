@@ -34,8 +34,13 @@ def to_data(design: Design) -> dict[str, Any]:
         "layers": [asdict(layer) for layer in design.layers],
         "kernels": [
             {
-                "name": kernel.name, "module": kernel.module, "parameters": dict(kernel.parameters), "inputs": list(kernel.inputs),
-                "outputs": list(kernel.outputs), "node": kernel.node, "required": kernel.required,
+                "name": kernel.name,
+                "module": kernel.module,
+                "parameters": dict(kernel.parameters),
+                "inputs": list(kernel.inputs),
+                "outputs": list(kernel.outputs),
+                "node": kernel.node,
+                "required": kernel.required,
                 "memories": {
                     parameter: {"file": memory.file, "bits": memory.bits, "depth": memory.depth}
                     for parameter, memory in kernel.memories.items()
@@ -43,7 +48,7 @@ def to_data(design: Design) -> dict[str, Any]:
             }
             for kernel in design.kernels
         ],
-    }  # fmt: skip
+    }
 
 
 def write(design: Design, directory: Path) -> None:
@@ -70,12 +75,17 @@ def load(directory: str | Path) -> Design:
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise QfxError(f"{path}: not a design written by qfx.rtl.generate")
     if data.get("version") != VERSION:
-        raise QfxError(f"{path}: version {data.get('version')!r}; this QFX reads version {VERSION}: generate the design again")
+        raise QfxError(
+            f"{path}: version {data.get('version')!r}; this QFX reads version {VERSION}: "
+            "generate the design again"
+        )
     try:
         _check_files(directory, data["files"])
         return _from_data(data, directory)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise QfxError(f"{path}: damaged ({type(error).__name__}: {error}); generate the design again") from error
+        raise QfxError(
+            f"{path}: damaged ({type(error).__name__}: {error}); generate the design again"
+        ) from error
 
 
 def _check_files(directory: Path, digests: dict[str, str]) -> None:
@@ -84,17 +94,26 @@ def _check_files(directory: Path, digests: dict[str, str]) -> None:
         if path.parent != directory or not path.is_file():
             raise QfxError(f"{path}: missing; generate the design again")
         if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-            raise QfxError(f"{path}: differs from what was generated (its SHA-256 is not the one in {MANIFEST}); generate the design again")
+            raise QfxError(
+                f"{path}: differs from what was generated (its SHA-256 is not the one in {MANIFEST}); "
+                "generate the design again"
+            )
 
 
 def _from_data(data: dict[str, Any], directory: Path) -> Design:
     kernels = tuple(
         Kernel(
-            entry["name"], entry["module"], entry["parameters"], tuple(entry["inputs"]), tuple(entry["outputs"]), entry["node"],
-            {parameter: Memory(**memory) for parameter, memory in entry["memories"].items()}, entry["required"],
+            entry["name"],
+            entry["module"],
+            entry["parameters"],
+            tuple(entry["inputs"]),
+            tuple(entry["outputs"]),
+            entry["node"],
+            {parameter: Memory(**memory) for parameter, memory in entry["memories"].items()},
+            entry["required"],
         )
         for entry in data["kernels"]
-    )  # fmt: skip
+    )
     return Design(
         graph=load_graph(directory / GRAPH),
         top=data["top"],

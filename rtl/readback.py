@@ -1,8 +1,9 @@
 """Reads generated files back with pyverilog and holds them against the design.
 
-The emitter turns a design into text; this is an independent way from the text back: another parser, widths evaluated from the kernels' own port declarations. A
-name misspelt in a template, a parameter that a kernel does not have, a port of another width than its wire, a stream with two drivers or none, a memory file
-of the wrong size: each is found here, before anybody sees the folder.
+The emitter turns a design into text; this is an independent way from the text back: another parser, widths
+evaluated from the kernels' own port declarations. A name misspelt in a template, a parameter that a kernel
+does not have, a port of another width than its wire, a stream with two drivers or none, a memory file of the
+wrong size: each is found here, before anybody sees the folder.
 """
 
 from __future__ import annotations
@@ -25,9 +26,17 @@ from qfx.rtl.emit import port_bits
 from qfx.rtl.library import MODULES
 
 _TOP_PORTS = {
-    "aclk": "input", "aresetn": "input", "s_axis_tdata": "input", "s_axis_tvalid": "input", "s_axis_tready": "output",
-    "s_axis_tlast": "input", "m_axis_tdata": "output", "m_axis_tvalid": "output", "m_axis_tready": "input", "m_axis_tlast": "output",
-}  # fmt: skip
+    "aclk": "input",
+    "aresetn": "input",
+    "s_axis_tdata": "input",
+    "s_axis_tvalid": "input",
+    "s_axis_tready": "output",
+    "s_axis_tlast": "input",
+    "m_axis_tdata": "output",
+    "m_axis_tvalid": "output",
+    "m_axis_tready": "input",
+    "m_axis_tlast": "output",
+}
 
 
 class ReadbackError(QfxError):
@@ -101,7 +110,7 @@ def _parser() -> VerilogParser:
         return VerilogParser(outputdir=folder, debug=False)
 
 
-# -- kernels -----------------------------------------------------------------------------------------------------------
+# -- kernels -------------------------------------------------------------------------------------------------
 
 
 def _check_kernel_file(texts: Mapping[str, ModuleText], name: str, folder: Path) -> None:
@@ -110,7 +119,10 @@ def _check_kernel_file(texts: Mapping[str, ModuleText], name: str, folder: Path)
         raise ReadbackError(f"{folder}: no file for module {name}")
     expected = MODULES[name].parameters
     if tuple(module.parameters) != expected:
-        raise ReadbackError(f"{folder / name}.v: parameters {', '.join(module.parameters)}; the generator knows {', '.join(expected)}")
+        raise ReadbackError(
+            f"{folder / name}.v: parameters {', '.join(module.parameters)}; "
+            f"the generator knows {', '.join(expected)}"
+        )
     streams = [(prefix, "input") for prefix in MODULES[name].inputs] + [("m_axis", "output")]
     ports = {"clk": "input", "rst": "input"}
     for prefix, direction in streams:
@@ -121,7 +133,7 @@ def _check_kernel_file(texts: Mapping[str, ModuleText], name: str, folder: Path)
         raise ReadbackError(f"{folder / name}.v: ports {found}; the generator knows {ports}")
 
 
-# -- the top module ----------------------------------------------------------------------------------------------------
+# -- the top module ------------------------------------------------------------------------------------------
 
 
 def _check_top(design: Design, texts: Mapping[str, ModuleText]) -> None:
@@ -206,7 +218,9 @@ def _check_instance(
     _check_connection(place, ports, "m_axis", [design.stream(name) for name in kernel.outputs], shared)
 
 
-def _check_connection(place: str, ports: Mapping[str, Any], prefix: str, streams: list[Stream], shared: str | None) -> None:
+def _check_connection(
+    place: str, ports: Mapping[str, Any], prefix: str, streams: list[Stream], shared: str | None
+) -> None:
     # In a concatenation the highest bit stands first.
     for suffix, expected in (
         ("tdata", [shared] if shared else [s.tdata for s in streams]),
@@ -235,16 +249,26 @@ def _target(assign: ast.Assign) -> str:
     return node.name if isinstance(node, ast.Identifier) else ""
 
 
-# -- constant expressions ----------------------------------------------------------------------------------------------
+# -- constant expressions ------------------------------------------------------------------------------------
 
 _BINARY: dict[type, Callable[[int, int], int]] = {
-    ast.Plus: operator.add, ast.Minus: operator.sub, ast.Times: operator.mul, ast.Divide: operator.floordiv, ast.Mod: operator.mod,
-    ast.Sll: operator.lshift, ast.Srl: operator.rshift, ast.GreaterThan: operator.gt, ast.LessThan: operator.lt,
-    ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.GreaterEq: operator.ge, ast.LessEq: operator.le,
-}  # fmt: skip
+    ast.Plus: operator.add,
+    ast.Minus: operator.sub,
+    ast.Times: operator.mul,
+    ast.Divide: operator.floordiv,
+    ast.Mod: operator.mod,
+    ast.Sll: operator.lshift,
+    ast.Srl: operator.rshift,
+    ast.GreaterThan: operator.gt,
+    ast.LessThan: operator.lt,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.GreaterEq: operator.ge,
+    ast.LessEq: operator.le,
+}
 
 
-def _width(width: ast.Width | None, parameters: Mapping[str, Any]) -> int:
+def _width(width: ast.Width | None, parameters: Mapping[str, int | str]) -> int:
     if width is None:
         return 1
     high, low = _constant(width.msb, parameters), _constant(width.lsb, parameters)
@@ -252,7 +276,7 @@ def _width(width: ast.Width | None, parameters: Mapping[str, Any]) -> int:
     return high - low + 1
 
 
-def _constant(node: Any, parameters: Mapping[str, Any]) -> int | str:
+def _constant(node: Any, parameters: Mapping[str, int | str]) -> int | str:
     """The value of a constant expression over parameters."""
     if isinstance(node, ast.IntConst):
         return _integer(node.value)
@@ -263,7 +287,7 @@ def _constant(node: Any, parameters: Mapping[str, Any]) -> int | str:
     if isinstance(node, ast.Identifier):
         if node.name not in parameters:
             raise ReadbackError(f"a width depends on {node.name}, which is no parameter")
-        return parameters[node.name]  # type: ignore[no-any-return]
+        return parameters[node.name]
     if isinstance(node, ast.Uminus):
         value = _constant(node.right, parameters)
         assert isinstance(value, int)
@@ -284,7 +308,7 @@ def _integer(text: str) -> int:
     return int(match[2].replace("_", ""), base)
 
 
-# -- memories ----------------------------------------------------------------------------------------------------------
+# -- memories ------------------------------------------------------------------------------------------------
 
 
 def _check_memory(path: Path, bits: int, depth: int) -> None:

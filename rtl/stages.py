@@ -1,7 +1,8 @@
 """Graph nodes as stages of hardware, before folding.
 
-A *stage* is one operation on streams with everything decided but its parallelism; a *value* is what travels between stages. Folding (:mod:`qfx.rtl.fold`)
-chooses the parallelism of each stage, :mod:`qfx.rtl.build` turns stages into kernels.
+A *stage* is one operation on streams with everything decided but its parallelism; a *value* is what travels
+between stages. Folding (:mod:`qfx.rtl.fold`) chooses the parallelism of each stage, :mod:`qfx.rtl.build`
+turns stages into kernels.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ class Value:
 
     Attributes:
         name: of the stream, safe as an identifier.
-        node: the graph node whose tensor this is, or ``None`` when it is only an operand on its way (aligned to another binary point).
+        node: the graph node whose tensor this is, or ``None`` when it is only an operand on its way (aligned
+            to another binary point).
         pixels, channels: of a frame; beats do not cross pixels.
         width, signed: of an element.
-        order: row-major index in the tensor's shape of the element at each stream position, ``(pixels * channels,)``.
+        order: row-major index in the tensor's shape of the element at each stream position, ``(pixels *
+            channels,)``.
         fracs: binary point of each channel of the stream, ``(channels,)``.
     """
 
@@ -80,7 +83,12 @@ class Geometry:
     def is_identity(self) -> bool:
         """Every window is one pixel, each pixel in turn: no window kernel is needed."""
         same = (self.in_h, self.in_w) == (self.out_h, self.out_w)
-        return same and self.taps == 1 and self.stride_h == self.stride_w == 1 and self.pad_top == self.pad_left == 0
+        return (
+            same
+            and self.taps == 1
+            and self.stride_h == self.stride_w == 1
+            and self.pad_top == self.pad_left == 0
+        )
 
     @property
     def is_whole(self) -> bool:
@@ -99,7 +107,8 @@ class MatVec(Stage):
     """``linear`` and ``conv`` with dense groups.
 
     Attributes:
-        weight: ``object`` integers ``(groups, outputs of a group, elements of a group's window)``, in stream order (tap, channel), without ``shift``.
+        weight: ``object`` integers ``(groups, outputs of a group, elements of a group's window)``, in stream
+            order (tap, channel), without ``shift``.
         bias: ``object`` integers ``(channels,)`` on the result's binary point, or ``None``.
         shift: trailing zero bits that all weights share on the result's binary point.
         window: ``None`` where each pixel is a window.
@@ -159,7 +168,8 @@ class Elementwise(Stage):
     Attributes:
         module: the kernel.
         parameters: those that do not depend on the fold.
-        tables: per-channel constants: parameter that names the file -> (``object`` integers ``(channels,)`` in stream order, bits of each).
+        tables: per-channel constants: parameter that names the file -> (``object`` integers ``(channels,)``
+            in stream order, bits of each).
     """
 
     module: str
@@ -169,7 +179,7 @@ class Elementwise(Stage):
 
 @dataclass(frozen=True, eq=False)
 class Binary(Stage):
-    """``add``, ``sub``, ``mul``; ``mode`` as in ``qfx_binary``, ``shifts`` the left shifts of the operands."""
+    """``add``, ``sub``, ``mul``; ``mode`` as in ``qfx_binary``; ``shifts``: left shifts of the operands."""
 
     mode: int
     shifts: tuple[int, int]
@@ -182,7 +192,9 @@ class Concat(Stage):
 
 @dataclass(frozen=True, eq=False)
 class Reorder(Stage):
-    """A permutation of a whole frame: output position ``i`` is input position ``address[i]``; whole blocks of ``block`` elements move."""
+    """A permutation of a whole frame: output position ``i`` is input position ``address[i]``; whole blocks of
+    ``block`` elements move.
+    """
 
     address: np.ndarray
     block: int
@@ -205,4 +217,6 @@ class Program:
 
     def consumers(self, value: Value) -> list[tuple[Stage, int]]:
         """The stages that take a stream, with the number of the operand."""
-        return [(stage, i) for stage in self.stages for i, v in enumerate(stage.inputs) if v.name == value.name]
+        return [
+            (stage, i) for stage in self.stages for i, v in enumerate(stage.inputs) if v.name == value.name
+        ]

@@ -1,8 +1,9 @@
 """Cycle-exact timing of a design: what happens on every stream in every cycle, without data.
 
-No kernel looks at data to decide when to do something (docs/kernels.md, section 2), so counters are all that a model needs. There are two: the classes
-of this file, the readable definition; and the same in C++ (``timing.cpp``), compiled on first use where ``g++`` is there, a few hundred times faster. The tests hold them
-against each other and against Verilator.
+No kernel looks at data to decide when to do something (docs/kernels.md, section 2), so counters are all that
+a model needs. There are two: the classes of this file, the readable definition; and the same in C++
+(``timing.cpp``), compiled on first use where ``g++`` is there, a few hundred times faster. The tests hold
+them against each other and against Verilator.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class Run:
     Attributes:
         status: ``FINISHED`` (all frames came out), ``DEADLOCK`` or ``OUT_OF_TIME``.
         cycles: how long the run was.
-        first_in, first_out, last_out: per finished frame, the cycle in which its first input, first output and last output beat moved.
+        first_in, first_out, last_out: per finished frame, the cycle in which its first input, first output
+            and last output beat moved.
         states: per finished frame, a digest of the state of all kernels after its last output beat.
         occupancy: per FIFO name, the most beats that it held.
     """
@@ -61,7 +63,8 @@ class Run:
     def steady_interval(self) -> int | None:
         """Cycles per frame once the design has settled; ``None`` when this run was too short to tell.
 
-        When the state after some frame is the state after an earlier one, everything repeats from there: exact. Rounded up in
+        When the state after some frame is the state after an earlier one, everything repeats from there:
+            exact. Rounded up in
         the rare case that a period spans several frames.
         """
         seen: dict[int, int] = {}
@@ -88,10 +91,12 @@ def simulate(
     Args:
         design: what to run; FIFOs with ``DEPTH`` 0 are without bound.
         frames: output frames to wait for.
-        source_interval: 0: the source always has a beat. Otherwise it spreads the beats of each frame evenly over so many cycles.
+        source_interval: 0: the source always has a beat. Otherwise it spreads the beats of each frame evenly
+            over so many cycles.
         max_cycles: give up after so many.
         source_frames: how many frames the source has; without end by default.
-        capacity_one: every pipeline holds a single beat (latency 1): the smallest buffering that the hardware can be sure of.
+        capacity_one: every pipeline holds a single beat (latency 1): the smallest buffering that the hardware
+            can be sure of.
         python: use the classes of this file even where the compiled model is available.
     """
     network = _Network(design, capacity_one)
@@ -119,7 +124,7 @@ class _Network:
         return 1 if self.capacity_one else latency(kernel)
 
 
-# -- the readable model ------------------------------------------------------------------------------------------------
+# -- the readable model --------------------------------------------------------------------------------------
 
 
 class _Streams:
@@ -260,7 +265,7 @@ class _Fork:
         self.done = [False] * len(self.outputs)
 
     def offer(self) -> None:
-        """The combinational ``tvalid`` of the outputs; before anything else in a cycle, in topological order."""
+        """The combinational ``tvalid`` of the outputs; first thing in a cycle, in topological order."""
         for output, done in zip(self.outputs, self.done, strict=True):
             self.s.valid[output] = self.s.valid[self.source] and not done
 
@@ -344,11 +349,17 @@ def _simulate_python(network: _Network, frames: int, interval: int, max_cycles: 
     done = len(last_out)
     occupancy = {name: fifo.most for name, fifo in fifos.items()}
     return Run(
-        status, now, tuple(first_in[:done]), tuple(first_out[:done]), tuple(last_out), tuple(states), occupancy
+        status,
+        now,
+        tuple(first_in[:done]),
+        tuple(first_out[:done]),
+        tuple(last_out),
+        tuple(states),
+        occupancy,
     )
 
 
-# -- the compiled model ------------------------------------------------------------------------------------------------
+# -- the compiled model --------------------------------------------------------------------------------------
 
 _STEPS, _WINDOW, _REORDER, _FIFO, _FORK = range(5)
 _COLUMNS = 10  # of the kernel table, see timing.cpp
@@ -392,11 +403,20 @@ def _simulate_compiled(
     fork_outputs = np.array(forks or [0], dtype=np.int64)
     settings = np.array(
         [
-            len(table), len(network.index), network.source, network.sink, network.in_beats, network.out_beats, frames,
-            interval, max_cycles, available, _QUIET,
+            len(table),
+            len(network.index),
+            network.source,
+            network.sink,
+            network.in_beats,
+            network.out_beats,
+            frames,
+            interval,
+            max_cycles,
+            available,
+            _QUIET,
         ],
         dtype=np.int64,
-    )  # fmt: skip
+    )
     times = np.zeros((4, frames), dtype=np.int64)
     occupancy = np.zeros(len(table), dtype=np.int64)
     ends = np.zeros(2, dtype=np.int64)
