@@ -26,7 +26,14 @@ class Port:
 
 _BRIDGE = """\
 // Written by QFX: C simulation as a shared library. Frames are integer codes in channels-last order.
-#include "firmware/{top}.h"
+// The design is included here, not linked: hls4ml's headers take longer to read than it takes to compile it.
+
+namespace qfx {{
+static const char *weights_dir = "firmware/weights";
+}} // namespace qfx
+#define WEIGHTS_DIR qfx::weights_dir
+
+#include "firmware/{top}.cpp"
 #include "firmware/nnet_utils/nnet_helpers.h"
 #include "firmware/nnet_utils/qfx_cast.h"
 #include "firmware/nnet_utils/qfx_trace.h"
@@ -49,6 +56,9 @@ static int run_frame(const long long *x, long long *y) {{
 }}
 
 extern "C" {{
+
+// Where hls4ml's weight files are; the string must stay. To be called first.
+void qfx_weights(const char *folder) {{ qfx::weights_dir = folder; }}
 
 // Returns 0, or 1 + the index of the first frame after which a stream was not empty.
 long long qfx_run(const long long *x, long long *y, long long frames) {{

@@ -36,7 +36,7 @@ BACKENDS = ("Vitis", "Vivado")
 TOP = "qfx_top"
 
 
-class QfxKernel(Layer):  # type: ignore[misc]
+class QfxKernel(Layer):
     """A layer whose C++ comes from ``kernels/*.h``, with a configuration struct from the lowering."""
 
     def initialize(self) -> None:
@@ -50,7 +50,7 @@ class QfxKernel(Layer):  # type: ignore[misc]
                 )
 
 
-class _KernelConfig(LayerConfigTemplate):  # type: ignore[misc]
+class _KernelConfig(LayerConfigTemplate):
     def __init__(self) -> None:
         super().__init__(QfxKernel)
 
@@ -59,7 +59,7 @@ class _KernelConfig(LayerConfigTemplate):  # type: ignore[misc]
         return str(node.get_attr("struct")).replace(INDEX, str(node.index)).replace(REUSE, reuse)
 
 
-class _KernelCall(FunctionCallTemplate):  # type: ignore[misc]
+class _KernelCall(FunctionCallTemplate):
     def __init__(self) -> None:
         super().__init__(QfxKernel)
 
@@ -213,16 +213,15 @@ def _check_types(model: Any, layers: list[LayerSpec]) -> None:
                     f"hls: hls4ml made {found}, shape {shape} of layer {layer.name}, "
                     f"wanted {wanted}, shape {layer.shape}"
                 )
-        for role in ("weight", "bias"):
+        for role in ("weight", "bias", "scale"):
             if role in layer.types:
                 found, wanted = _described(node.weights[role].type.precision), _wanted(layer.types[role])
                 if found[:3] != wanted[:3]:
                     raise QfxError(
                         f"hls: hls4ml made {found} the {role} type of layer {layer.name}, wanted {wanted}"
                     )
-        if "accum" in layer.types and _described(node.get_attr("accum_t").precision) != _wanted(
-            layer.types["accum"]
-        ):
+        accum = layer.types.get("accum")
+        if accum is not None and _described(node.get_attr("accum_t").precision) != _wanted(accum):
             raise QfxError(f"hls: hls4ml changed the accumulator type of layer {layer.name}")
 
 

@@ -53,6 +53,7 @@ class Project:
     top: str
     layers: tuple[LayerSpec, ...]
     _library: Any = field(default=None, repr=False)
+    _weights: Any = field(default=None, repr=False)
 
     # -- C simulation --------------------------------------------------------------------------------------
 
@@ -73,20 +74,19 @@ class Project:
         compiler = ["ccache", "g++"] if shutil.which("ccache") else ["g++"]
         folder = self.out_dir / "build"
         folder.mkdir(exist_ok=True)
-        weights = f'-DWEIGHTS_DIR="{self.out_dir.resolve()}/firmware/weights"'
-        objects = []
-        for source in (f"firmware/{self.top}.cpp", f"{self.top}_bridge.cpp"):
-            target = f"build/{Path(source).stem}.o"
-            defines = [weights] if source.startswith("firmware/") else []
-            self._run([*compiler, *_FLAGS, f"-O{int(optimize)}", *defines, "-c", source, "-o", target])
-            objects.append(target)
         # A library keeps its name for as long as it is loaded: a second build needs another one.
-        library = f"build/{self.top}-{os.getpid()}-{next(_library_number)}.so"
-        self._run(["g++", "-shared", *objects, "-o", library])
-        path = (self.out_dir / library).resolve()
+        name = f"build/{self.top}-{os.getpid()}-{next(_library_number)}"
+        self._run(
+            [*compiler, *_FLAGS, f"-O{int(optimize)}", "-c", f"{self.top}_bridge.cpp", "-o", f"{name}.o"]
+        )
+        self._run(["g++", "-shared", f"{name}.o", "-o", f"{name}.so"])
+        path = (self.out_dir / f"{name}.so").resolve()
         self._library = ctypes.CDLL(str(path), mode=os.RTLD_LOCAL | os.RTLD_NOW)
         for function in (self._library.qfx_run, self._library.qfx_trace):
             function.restype = ctypes.c_longlong
+        self._weights = ctypes.c_char_p(str(self.out_dir.resolve() / "firmware" / "weights").encode())
+        self._library.qfx_weights(self._weights)
+        path.with_suffix(".o").unlink()
         path.unlink()  # it stays loaded
         return self
 

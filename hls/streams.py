@@ -43,7 +43,7 @@ def _repack(layer: LayerSpec, before: tuple[int, ...], readers: list[tuple[Layer
 
 
 def _forks(layer: LayerSpec, readers: list[tuple[LayerSpec, int]]) -> list[LayerSpec]:
-    """Layers that copy a stream for its readers (layer, operand); the last copy of a full one feeds the next."""
+    """Layers that copy a stream for its readers (layer, operand); the last of many copies feeds the next."""
     forks: list[LayerSpec] = []
     source = layer.name
     while len(readers) > 1:
