@@ -1,4 +1,4 @@
-"""Data for the demo: scikit-learn's digits, which ship with a dependency, and Fashion-MNIST from a folder of idx files."""
+"""Data for the demo: scikit-learn's digits (ship with a dependency), idx files such as Fashion-MNIST's."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def load(source: str) -> Dataset:
         if not DEBIAN_FASHION_MNIST.is_dir():
             raise QfxError(
                 f"fashion-mnist: {DEBIAN_FASHION_MNIST} is missing; install it with "
-                "'apt-get install dataset-fashion-mnist', or give the folder that holds the idx files: DATA=/path"
+                "'apt-get install dataset-fashion-mnist', or give the folder with the idx files: DATA=/path"
             )
         return _idx_folder(DEBIAN_FASHION_MNIST, "fashion-mnist")
     folder = Path(source)

@@ -76,5 +76,5 @@ def train(
 
 
 def batches_per_epoch(samples: int, size: int) -> int:
-    """How many batches :func:`batches` yields: a last batch of one sample is left out (BatchNorm cannot take it)."""
+    """How many batches :func:`batches` yields: a last one of one sample is left out (not for BatchNorm)."""
     return samples // size + (1 if samples % size > 1 else 0)
