@@ -1,11 +1,12 @@
-"""Compare the implementations of a graph with its interpreter, bit for bit, and say where a difference begins."""
+"""Compare the implementations of a graph with its interpreter, bit for bit, and say where a difference
+begins."""
 
 from __future__ import annotations
 
 import dataclasses
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +17,9 @@ from qfx.errors import QfxError
 
 if TYPE_CHECKING:
     from qfx.graph import Graph
-    from qfx.sim import Stalls
 
 IMPLEMENTATIONS = ("torch", "hls", "rtl")
-# float64 carries results of torch and HLS; beyond its mantissa it could hide a wrong low bit.
+# float64 carries the results of torch; beyond its mantissa it could hide a wrong low bit.
 _EXACT_BITS = 53
 
 
@@ -28,11 +28,10 @@ class Difference:
     """The first place where an implementation leaves the graph.
 
     Attributes:
-        sample: number of the sample.
-        index: place in the tensor without the batch axis; ``index[0]`` is the channel.
-        expected: code of the interpreter.
-        found: code of the implementation; not a whole number when it gave a value off the grid, NaN or infinite likewise.
-        node, op, path: the graph node, its operator, and the module path in the torch model.
+        sample: number of the sample. index: place in the tensor without the batch axis; ``index[0]`` is the
+        channel. expected: code of the interpreter. found: code of the implementation; not a whole number when
+        it gave a value off the grid, NaN or infinite likewise. node, op, path: the graph node, its operator,
+        and the module path in the torch model.
     """
 
     sample: int
@@ -61,10 +60,10 @@ class Comparison:
     """One implementation against the interpreter.
 
     Attributes:
-        samples: how many were compared.
-        mismatches: samples with at least one differing bit in the output, or, where layers were compared, in any of them.
-        first_difference: of the output, in the first sample that differs.
-        first_layer: the earliest node of the graph whose tensor differs; ``None`` when nothing does or layers could not be
+        samples: how many were compared. mismatches: samples with at least one differing bit in the output,
+        or, where layers were compared, in any of them. first_difference: of the output, in the first sample
+        that differs. first_layer: the earliest node of the graph whose tensor differs; ``None`` when nothing
+        does or layers could not be
             seen.
         layers: how many nodes were compared.
         seconds: of running the samples and of building what runs them.
@@ -117,7 +116,7 @@ def verify(
     *,
     tap: bool = False,
     limits: Mapping[str, int] | None = None,
-    stalls: Stalls | float | None = None,
+    simulations: Sequence[Mapping[str, Any]] = ({}, {"stalls": 0.3}),
     torch_model: Any = None,
     hls: Mapping[str, Any] | None = None,
     rtl: Mapping[str, Any] | None = None,
@@ -126,33 +125,36 @@ def verify(
     """Run implementations of `graph` on the same samples and compare every bit with the interpreter.
 
     Args:
-        graph: from :func:`qfx.freeze` or :func:`qfx.load`.
-        x: real numbers, ``(samples, *input shape)``.
-        against: any of ``"torch"`` (the prepared model in ``eval()``), ``"hls"`` (C simulation), ``"rtl"`` (Verilator).
-        tap: compare the intermediate tensors too. Without it they are looked at only after a difference, to find where it begins.
-        limits: most samples by implementation, for those that are slow: ``{"rtl": 64}``.
-        stalls: of the RTL simulation, see :class:`qfx.sim.Stalls`.
-        torch_model: the model that `graph` was frozen from, when the graph does not know it (after :func:`qfx.load`).
-        hls: options of :func:`qfx.hls.convert`. rtl: options of :func:`qfx.rtl.generate`.
-        directory: keep generated projects here (`hls/`, `rtl/`, `sim/`); by default they are removed.
+        graph: from :func:`qfx.freeze` or :func:`qfx.load`. x: real numbers, ``(samples, *input shape)``.
+        against: any of ``"torch"`` (the prepared model in ``eval()``), ``"hls"`` (C simulation), ``"rtl"``
+        (Verilator). tap: compare the intermediate tensors too. Without it they are looked at only after a
+        difference, to find where it begins. limits: most samples by implementation, for those that are slow:
+        ``{"rtl": 64}``. simulations: one RTL simulation of all samples for each of these, with these options
+        of :func:`qfx.sim.run`. The first one without
+            options gives `latency` and `interval` in the details.
+        torch_model: the model that `graph` was frozen from, when the graph does not know it (after
+        :func:`qfx.load`). hls: options of :func:`qfx.hls.convert`, and ``optimize`` of ``Project.compile``.
+        rtl: options of :func:`qfx.rtl.generate`. directory: keep generated projects here (`hls/`, `rtl/`,
+        `sim/`); by default they are removed.
 
     Raises:
-        QfxError: an unknown implementation, no torch model, a graph that a backend does not support, a missing tool.
+        QfxError: an unknown implementation, no torch model, a graph that a backend does not support, a
+        missing tool.
     """
     unknown = [name for name in against if name not in IMPLEMENTATIONS]
     if unknown or not against:
         raise QfxError(f"verify: against={tuple(against)!r}; supported: {', '.join(IMPLEMENTATIONS)}")
     values = _batch(graph, x)
     widest = graph.output_node.tensor.format.width
-    if widest > _EXACT_BITS and set(against) - {"rtl"}:
+    if widest > _EXACT_BITS and "torch" in against:
         raise QfxError(
-            f"verify: the output has {widest} bits, and float64 results of torch and HLS hold {_EXACT_BITS}; "
-            "end the network with a cast, or verify against rtl only"
+            f"verify: the output has {widest} bits, and float64 results of torch hold {_EXACT_BITS}; "
+            "end the network with a cast, or leave 'torch' out of against="
         )
     runners = {
         "torch": lambda folder: _Torch(graph, torch_model),
         "hls": lambda folder: _Hls(graph, folder, hls or {}),
-        "rtl": lambda folder: _Rtl(graph, folder, rtl or {}, stalls),
+        "rtl": lambda folder: _Rtl(graph, folder, rtl or {}, simulations),
     }
     report = Report()
     with tempfile.TemporaryDirectory(prefix="qfx-verify-") as scratch:
@@ -170,12 +172,15 @@ def _batch(graph: Graph, x: Any) -> np.ndarray:
     values = x.detach().cpu().numpy() if hasattr(x, "detach") else np.asarray(x)
     shape = graph.input_node.tensor.shape
     if values.ndim != len(shape) + 1 or values.shape[1:] != shape or len(values) == 0:
-        raise QfxError(f"verify: input of shape {values.shape}, expected (samples, {', '.join(map(str, shape))})")
+        raise QfxError(
+            f"verify: input of shape {values.shape}, expected (samples, {', '.join(map(str, shape))})"
+        )
     return values
 
 
 class _Runner:
-    """One implementation: `outputs` gives output codes, `layers` codes by node name as far as they can be seen."""
+    """One implementation: `outputs` gives output codes, `layers` codes by node name as far as they can be
+    seen."""
 
     details: dict[str, Any]
 
@@ -231,7 +236,8 @@ def _difference(node: Any, expected: np.ndarray, found: np.ndarray) -> Differenc
 
 
 def _codes(tensor: Any, values: np.ndarray) -> np.ndarray:
-    """Values as codes of the tensor's format, without rounding: a value off the grid stays visible as a fraction."""
+    """Values as codes of the tensor's format, without rounding: a value off the grid stays visible as a
+    fraction."""
     values = np.asarray(values, dtype=np.float64)
     fracs = np.asarray(tensor.fracs).reshape(-1, *(1,) * (len(tensor.shape) - 1))
     codes = np.ldexp(values, fracs)
@@ -246,18 +252,47 @@ class _Torch(_Runner):
         self.model = model if model is not None else graph.torch_model
         if self.model is None:
             raise QfxError(
-                "verify: this graph does not know its torch model (it was loaded from a file); give torch_model=, "
-                "or leave 'torch' out of against="
+                "verify: this graph does not know its torch model (it was loaded from a file); "
+                "give torch_model=, or leave 'torch' out of against="
             )
+        self.taps: dict[str, str] = getattr(graph, "torch_taps", None) or {}
 
     def outputs(self, x: np.ndarray) -> np.ndarray:
         return _codes(self.graph.output_node.tensor, self._forward(x))
 
     def layers(self, x: np.ndarray) -> dict[str, np.ndarray]:
-        raise NotImplementedError
+        values: dict[str, np.ndarray] = {}
+
+        def keep(name: str) -> Callable[..., None]:
+            def hook(module: Any, inputs: Any, output: Any) -> None:
+                values[name] = output.detach().cpu().numpy()
+
+            return hook
+
+        modules = dict(self.model.named_modules())
+        handles = [
+            modules[target].register_forward_hook(keep(name))
+            for name, target in self.taps.items()
+            if target in modules and self.graph[name].tensor.format.width <= _EXACT_BITS
+        ]
+        try:
+            self._forward(x)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return {name: _codes(self.graph[name].tensor, value) for name, value in values.items()}
 
     def _forward(self, x: np.ndarray) -> np.ndarray:
-        raise NotImplementedError
+        import torch
+
+        training = self.model.training
+        self.model.eval()
+        try:
+            with torch.no_grad():
+                result = self.model(torch.from_numpy(np.ascontiguousarray(x)))
+        finally:
+            self.model.train(training)
+        return np.asarray(result.detach().cpu().numpy(), dtype=np.float64)
 
 
 class _Hls(_Runner):
@@ -265,63 +300,61 @@ class _Hls(_Runner):
         import qfx.hls
 
         self.details = {}
-        self.graph = graph
-        self.project = qfx.hls.convert(graph, folder / "hls", **options)
-        self.project.compile()
+        options = dict(options)
+        optimize = {"optimize": options.pop("optimize")} if "optimize" in options else {}
+        self.project = qfx.hls.convert(graph, folder / "hls", **options).compile(**optimize)
 
     def outputs(self, x: np.ndarray) -> np.ndarray:
-        return _codes(self.graph.output_node.tensor, self.project.predict(x))
+        return self.project.predict_codes(x)
 
     def layers(self, x: np.ndarray) -> dict[str, np.ndarray]:
-        values: dict[str, np.ndarray] = self.project.trace(x)
-        return {
-            node.name: _codes(node.tensor, np.asarray(values[node.name]).reshape(len(x), *node.tensor.shape))
-            for node in self.graph.nodes
-            if node.name in values and node.tensor.format.width <= _EXACT_BITS
-        }
+        return self.project.trace(x)
 
 
 class _Rtl(_Runner):
     def __init__(
-        self, graph: Graph, folder: Path, options: Mapping[str, Any], stalls: Stalls | float | None
+        self, graph: Graph, folder: Path, options: Mapping[str, Any], simulations: Sequence[Mapping[str, Any]]
     ) -> None:
         import qfx.rtl
 
-        self.details = {}
+        if not simulations:
+            raise QfxError(
+                "verify: simulations=() leaves nothing to compare rtl with; give at least one, ({},)"
+            )
         self.graph = graph
         self.folder = folder
-        self.stalls = stalls
+        self.simulations = simulations
         self.design = qfx.rtl.generate(graph, folder / "rtl", **options)
-        self._codes: dict[int, np.ndarray] = {}
+        self.details = {"latency_predicted": self.design.latency, "interval_predicted": self.design.interval}
 
     def outputs(self, x: np.ndarray) -> np.ndarray:
-        if len(x) not in self._codes:
-            self._run(x, tap=False)
-        return self._codes[len(x)]
+        return self._run(x, tap=False)[0]
 
     def layers(self, x: np.ndarray) -> dict[str, np.ndarray]:
-        return self._run(x, tap=True)
+        return self._run(x, tap=True)[1]
 
-    def _run(self, x: np.ndarray, tap: bool) -> dict[str, np.ndarray]:
+    def _run(self, x: np.ndarray, tap: bool) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Output codes and codes of tapped nodes; of several simulations and streams, those of the first that
+        is wrong."""
         import qfx.sim
 
-        result = qfx.sim.run(self.design, x, stalls=self.stalls, tap=tap, directory=self.folder / "sim")
-        self._codes[len(x)] = result.codes
-        self.details |= {
-            "cycles": result.cycles,
-            "latency": result.latency,
-            "interval": result.interval,
-            "latency_predicted": self.design.latency,
-            "interval_predicted": self.design.interval,
-        }
-        # A stream can carry the tensor of one node through several registers and FIFOs; the first that is wrong counts.
+        expected = self.graph.run_codes(x)
+        trace = self.graph.trace(x) if tap else {}
+        codes = expected
         layers: dict[str, np.ndarray] = {}
-        trace = self.graph.trace(x)
-        for stream in result.streams:
-            known = layers.get(stream.node)
-            if known is None or (known == trace[stream.node]).all():
-                layers[stream.node] = stream.codes
-        return layers
-
-
-_ = Callable, Iterable
+        for number, options in enumerate(self.simulations):
+            result = qfx.sim.run(self.design, x, tap=tap, directory=self.folder / f"sim{number}", **options)
+            if (codes == expected).all():
+                codes = result.codes
+            # A stream can carry the tensor of one node through several registers and FIFOs.
+            for stream in result.streams:
+                known = layers.get(stream.node)
+                if known is None or (known == trace[stream.node]).all():
+                    layers[stream.node] = stream.codes
+            if not options:
+                self.details |= {
+                    "cycles": result.cycles,
+                    "latency": result.latency,
+                    "interval": result.interval,
+                }
+        return codes, layers

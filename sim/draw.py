@@ -1,7 +1,8 @@
-"""Random integer graphs and inputs for the fuzzer: every operator, format, rounding and overflow mode of docs/graph.md.
+"""Random integer graphs and inputs for the fuzzer: every operator, format, rounding and overflow mode of
+docs/graph.md.
 
-Sizes are small and formats tight on purpose: faults live in corners, and a corner of a small network is hit in every sample.
-"""
+Sizes are small and formats tight on purpose: faults live in corners, and a corner of a small network is hit
+in every sample."""
 
 from __future__ import annotations
 
@@ -46,8 +47,9 @@ def draw_input(rng: Rng, graph: Graph, samples: int) -> np.ndarray:
     """Inputs that reach ties, saturation and both ends of the input format.
 
     Returns:
-        float64 ``(samples, *input shape)``: the first three samples are all lowest, all highest and all zero, the rest mixes values on the grid,
-        half and quarter steps, and values beyond the range by up to half of it, now and then by much more.
+        float64 ``(samples, *input shape)``: the first three samples are all lowest, all highest and all zero,
+        the rest mixes values on the grid, half and quarter steps, and values beyond the range by up to half
+        of it, now and then by much more.
     """
     tensor = graph.input_node.tensor
     fmt = tensor.format
@@ -56,7 +58,9 @@ def draw_input(rng: Rng, graph: Graph, samples: int) -> np.ndarray:
     codes = rng.uniform(low - 0.25 * (high - low + 1), high + 0.25 * (high - low + 1), size)
     steps = rng.choice([1.0, 2.0, 4.0], size)
     codes = np.round(codes * steps) / steps
-    codes = np.where(rng.random(size) < 0.1, rng.choice([low, high, 0, -1, 1, low - 0.5, high + 0.5], size), codes)
+    codes = np.where(
+        rng.random(size) < 0.1, rng.choice([low, high, 0, -1, 1, low - 0.5, high + 0.5], size), codes
+    )
     codes = np.where(rng.random(size) < 0.02, rng.choice([-1e6, 1e6, -np.inf, np.inf], size), codes)
     for index, value in enumerate((low, high, 0)[:samples]):
         codes[index] = value
@@ -64,10 +68,15 @@ def draw_input(rng: Rng, graph: Graph, samples: int) -> np.ndarray:
     return np.ldexp(codes, -fracs)
 
 
-def draw_format(rng: Rng, width: int, frac: int, channels: int = 1, *, signed: bool | None = None) -> FixedPoint:
-    """A format of that width with random signedness and modes; with several channels sometimes a binary point for each."""
+def draw_format(
+    rng: Rng, width: int, frac: int, channels: int = 1, *, signed: bool | None = None
+) -> FixedPoint:
+    """A format of that width with random signedness and modes; with several channels sometimes a binary point
+    for each."""
     signed = bool(rng.integers(2)) if signed is None else signed
-    modes = [m for m in OVERFLOW if (signed or m != "WRAP_SM") and not (signed and width == 1 and m == "SAT_SYM")]
+    modes = [
+        m for m in OVERFLOW if (signed or m != "WRAP_SM") and not (signed and width == 1 and m == "SAT_SYM")
+    ]
     place: int | tuple[int, ...] = frac
     if channels > 1 and rng.random() < 0.2:
         place = tuple(int(f) for f in frac + rng.integers(-2, 3, channels))
@@ -76,7 +85,9 @@ def draw_format(rng: Rng, width: int, frac: int, channels: int = 1, *, signed: b
 
 def draw_width(rng: Rng) -> int:
     """1 to 16 bits, mostly few."""
-    return int(rng.choice([1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16], p=_shares([2, 4, 5, 6, 5, 5, 4, 5, 2, 2, 1, 1])))
+    return int(
+        rng.choice([1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16], p=_shares([2, 4, 5, 6, 5, 5, 4, 5, 2, 2, 1, 1]))
+    )
 
 
 def _shares(weights: Sequence[float]) -> np.ndarray:
@@ -111,7 +122,9 @@ class _Drawer:
 
     def step(self) -> None:
         """One operator that fits the current tensor, or a few when it opens a branch."""
-        if self.tensor.format.width >= _WIDEST or (self.tensor.format.width >= _WIDE and self.rng.random() < 0.8):
+        if self.tensor.format.width >= _WIDEST or (
+            self.tensor.format.width >= _WIDE and self.rng.random() < 0.8
+        ):
             self.cast()
             return
         choices: dict[Callable[[], None], float] = {
@@ -127,7 +140,13 @@ class _Drawer:
         if len(self.tensor.shape) == 1:
             choices[self.linear] = 5
         else:
-            choices |= {self.conv: 5, self.max_pool: 1.2, self.avg_pool: 1.2, self.transpose: 0.7, self.flatten: 0.7}
+            choices |= {
+                self.conv: 5,
+                self.max_pool: 1.2,
+                self.avg_pool: 1.2,
+                self.transpose: 0.7,
+                self.flatten: 0.7,
+            }
         names = list(choices)
         for _ in range(20):
             move = names[int(self.rng.choice(len(names), p=_shares(list(choices.values()))))]
@@ -143,7 +162,8 @@ class _Drawer:
         return self.builder.build(self.current)
 
     def add(self, op: Op, *inputs: str) -> bool:
-        """Append an operator; False when it does not fit (a window larger than the image, say) or makes too much."""
+        """Append an operator; False when it does not fit (a window larger than the image, say) or makes too
+        much."""
         operands = [self.builder.tensor(name) for name in inputs]
         try:
             result = op.infer(*operands)
@@ -156,7 +176,8 @@ class _Drawer:
         self.known.append(self.current)
         return True
 
-    # -- operators -----------------------------------------------------------------------------------------------------
+    # -- operators
+    # -----------------------------------------------------------------------------------------------------
 
     def cast(self) -> None:
         rng, x = self.rng, self.tensor
@@ -164,7 +185,8 @@ class _Drawer:
         signed = bool(rng.random() < 0.7) if int(x.low.min()) < 0 else bool(rng.random() < 0.3)
         # Integer bits that the values need, give or take a few: both rounding and overflow happen.
         needed = max(
-            max(int(lo).bit_length(), int(hi).bit_length()) - f for lo, hi, f in zip(x.low, x.high, x.fracs, strict=True)
+            max(int(lo).bit_length(), int(hi).bit_length()) - f
+            for lo, hi, f in zip(x.low, x.high, x.fracs, strict=True)
         )
         frac = width - int(signed) - needed + int(rng.integers(-2, 4))
         if rng.random() < 0.1:
@@ -182,7 +204,9 @@ class _Drawer:
     def conv(self) -> None:
         rng, x = self.rng, self.tensor
         rank = len(x.shape) - 1
-        groups = int(rng.choice([1, 1, 1, x.channels, *(g for g in range(2, x.channels) if x.channels % g == 0)]))
+        groups = int(
+            rng.choice([1, 1, 1, x.channels, *(g for g in range(2, x.channels) if x.channels % g == 0)])
+        )
         out = groups * int(rng.integers(1, max(1, self.sizes.channels // groups) + 1))
         kernel = tuple(int(k) for k in rng.integers(1, 4, rank))
         weight, weight_format = self._codes((out, x.channels // groups, *kernel))
@@ -208,7 +232,9 @@ class _Drawer:
     def affine(self) -> None:
         x = self.tensor
         scale, scale_format = self._codes((x.channels if self.rng.random() < 0.7 else 1,))
-        offset, offset_format = self._bias(x.channels if self.rng.random() < 0.7 else 1, x, scale_format, always=True)
+        offset, offset_format = self._bias(
+            x.channels if self.rng.random() < 0.7 else 1, x, scale_format, always=True
+        )
         assert offset is not None and offset_format is not None
         self.add(ops.Affine(scale, scale_format, offset, offset_format), self.current)
 
@@ -317,12 +343,15 @@ class _Drawer:
         if weight.size * int(np.prod(shape[1:])) <= _MAX_WORK:
             self.add(ops.Conv(weight, weight_format, bias, bias_format, ones, padding, ones, 1), self.current)
 
-    # -- constants -----------------------------------------------------------------------------------------------------
+    # -- constants
+    # -----------------------------------------------------------------------------------------------------
 
     def _codes(self, shape: tuple[int, ...]) -> tuple[np.ndarray, FixedPoint]:
         rng = self.rng
         width = min(draw_width(rng), 12)
-        fmt = draw_format(rng, width, int(rng.integers(-1, width + 3)), shape[0], signed=bool(rng.random() < 0.8))
+        fmt = draw_format(
+            rng, width, int(rng.integers(-1, width + 3)), shape[0], signed=bool(rng.random() < 0.8)
+        )
         low = -(1 << (width - 1)) if fmt.signed else 0
         codes = rng.integers(low, fmt.code_max, shape, dtype=np.int64, endpoint=True)
         codes = np.where(rng.random(shape) < 0.15, rng.choice([low, fmt.code_max, 0], shape), codes)
@@ -349,7 +378,9 @@ class _Drawer:
 
     def _window(self) -> tuple[tuple[int, ...], tuple[int, ...], ops.Padding]:
         rng = self.rng
-        kernel = tuple(int(min(n, k)) for n, k in zip(self.tensor.shape[1:], rng.integers(1, 4, 2), strict=False))
+        kernel = tuple(
+            int(min(n, k)) for n, k in zip(self.tensor.shape[1:], rng.integers(1, 4, 2), strict=False)
+        )
         stride = tuple(int(k) if rng.random() < 0.6 else int(rng.integers(1, 4)) for k in kernel)
         padding: ops.Padding = ((0, 0),) * len(kernel)
         if rng.random() < 0.3:

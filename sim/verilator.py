@@ -354,8 +354,8 @@ class _Runner(CocotbVerilator):
         if not self._public:
             verilate = [arg for arg in verilate if arg != "--public-flat-rw"]
         jobs = str(min(2, os.cpu_count() or 1))
-        # The wheel was configured without the option that includes a precompiled header, which designs of more
-        # than one C++ file need.
+        # The wheel was configured without the option that includes a precompiled header, which designs of
+        # more than one C++ file need.
         header = "CFG_CXXFLAGS_PCH_I=-include"
         make = [*make, f"OPT_FAST={self._optimize}", "OPT_GLOBAL=-O1", header]
         make[make.index("-j") + 1] = jobs

@@ -10,6 +10,7 @@ import itertools
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import cocotb
 from cocotb.clock import Clock
@@ -22,7 +23,7 @@ PERIOD_NS = 10
 class Bench:
     """Source, sink, clock and reset of one test."""
 
-    def __init__(self, dut):
+    def __init__(self, dut: Any) -> None:
         self.dut = dut
         settings = json.loads(Path("frames.json").read_text())
         self.limit_ns = settings["limit_cycles"] * PERIOD_NS
@@ -40,11 +41,11 @@ class Bench:
             end.log.setLevel("ERROR")
 
     @staticmethod
-    def _frames(name, size):
+    def _frames(name: str, size: int) -> list[bytes]:
         data = Path(name).read_bytes()
         return [data[start : start + size] for start in range(0, len(data), size)]
 
-    async def reset(self):
+    async def reset(self) -> None:
         """Four cycles of reset, changed away from the clock edge."""
         await FallingEdge(self.dut.aclk)
         self.dut.aresetn.value = 0
@@ -53,24 +54,24 @@ class Bench:
         self.dut.aresetn.value = 1
         await FallingEdge(self.dut.aclk)
 
-    def stall(self, generator, source_chance, sink_chance):
+    def stall(self, generator: random.Random, source_chance: float, sink_chance: float) -> None:
         """Random pauses at both ends."""
         for end, chance in ((self.source, source_chance), (self.sink, sink_chance)):
             end.set_pause_generator(generator.random() < chance for _ in itertools.repeat(None))
 
-    def flow(self):
+    def flow(self) -> None:
         """No pauses any more."""
         for end in (self.source, self.sink):
             end.clear_pause_generator()
             end.pause = False
 
-    async def run(self):
+    async def run(self) -> None:
         """Send every frame back to back; each must come back whole, in order, with tlast at its end."""
         for frame in self.inputs:
             self.source.send_nowait(frame)
         for index, expected in enumerate(self.expected):
             try:
-                frame = await with_timeout(self.sink.recv(), self.limit_ns, "ns")
+                frame: Any = await with_timeout(self.sink.recv(), self.limit_ns, "ns")
             except SimTimeoutError:
                 raise AssertionError(
                     f"frame {index}: not complete after {self.limit_ns // PERIOD_NS} cycles"
@@ -89,7 +90,7 @@ class Bench:
 
 
 @cocotb.test()
-async def back_to_back(dut):
+async def back_to_back(dut: Any) -> None:
     """No pauses at either end."""
     bench = Bench(dut)
     await bench.reset()
@@ -97,7 +98,7 @@ async def back_to_back(dut):
 
 
 @cocotb.test()
-async def random_stalls(dut):
+async def random_stalls(dut: Any) -> None:
     """Pauses of the source, of the sink, and of both."""
     generator = random.Random(1)
     bench = Bench(dut)
@@ -108,7 +109,7 @@ async def random_stalls(dut):
 
 
 @cocotb.test()
-async def reset_in_a_frame(dut):
+async def reset_in_a_frame(dut: Any) -> None:
     """A reset with a frame under way, at several places; what follows must be as if nothing had been."""
     generator = random.Random(2)
     bench = Bench(dut)

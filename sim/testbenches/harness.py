@@ -5,6 +5,7 @@ such reset."""
 
 import os
 from pathlib import Path
+from typing import Any
 
 import cocotb
 from cocotb.clock import Clock
@@ -14,7 +15,7 @@ PERIOD_NS = 10
 
 
 @cocotb.test()
-async def run_frames(dut):
+async def run_frames(dut: Any) -> None:
     """Run until every frame came out, or nothing moves any more."""
     dut.aresetn.value = 0
     Clock(dut.aclk, PERIOD_NS, "ns").start()
@@ -29,7 +30,7 @@ async def run_frames(dut):
         raise AssertionError("the design hangs:\n" + Path("stalled.log").read_text())
 
 
-async def _reset(dut):
+async def _reset(dut: Any) -> None:
     await FallingEdge(dut.aclk)
     dut.aresetn.value = 0
     for _ in range(4):

@@ -1,0 +1,59 @@
+"""Shrinking with faults that are properties of the graph: the result must still have the property, and little else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from qfx.graph import ops
+from qfx.sim.case import Case
+from qfx.sim.draw import draw_graph, draw_input
+from qfx.sim.shrink import shrink, size
+
+
+def drawn(index: int) -> Case:
+    rng = np.random.default_rng([21, index])
+    graph = draw_graph(rng)
+    return Case(graph, draw_input(rng, graph, 16), simulations=({}, {"reset_after": 3}), hls={"io": "stream"})
+
+
+def has_strided_conv(case: Case) -> str:
+    found = any(isinstance(n.op, ops.Conv) and max(n.op.stride) > 1 for n in case.graph.nodes)
+    return "a convolution with a stride" if found else ""
+
+
+def drops_bits(case: Case) -> str:
+    """A value fault: some cast changes a value of some sample."""
+    trace = case.graph.trace(case.x)
+    for node in case.graph.nodes:
+        if isinstance(node.op, ops.Cast):
+            (operand,) = node.inputs
+            before = case.graph[operand].tensor.format.decode(trace[operand], axis=1)
+            after = node.tensor.format.decode(trace[node.name], axis=1)
+            if (before != after).any():
+                return node.where
+    return ""
+
+
+@pytest.mark.parametrize("fails", [has_strided_conv, drops_bits])
+def test_what_remains_is_small_and_still_fails(fails) -> None:  # type: ignore[no-untyped-def]
+    failing = [case for case in map(drawn, range(60)) if fails(case)]
+    assert len(failing) > 5
+    for case in failing[:4]:
+        small = shrink(case, fails, attempts=400)
+        assert fails(small)
+        assert size(small) == (2, 1)
+        assert small.simulations == ({},) and small.hls == {}
+
+
+def test_the_number_of_attempts_is_bounded() -> None:
+    calls = 0
+
+    def fails(case: Case) -> str:
+        nonlocal calls
+        calls += 1
+        return drops_bits(case)
+
+    case = next(case for case in map(drawn, range(60)) if drops_bits(case))
+    shrink(case, fails, attempts=5)
+    assert calls == 5
