@@ -119,3 +119,30 @@ def test_cost(graph_file: Path, tmp_path: Path) -> None:
     assert sum(layer["ff"] for layer in report["layers"]) >= report["ff"] // 2
     table = run("cost", graph_file, "--interval", 6, "--out", tmp_path / "cost").stdout
     assert "whole design" in table and "yosys" in table
+
+
+def test_fuzz(tmp_path: Path) -> None:
+    """Against torch alone, which builds nothing; tests/sim runs all implementations."""
+    result = run("fuzz", "--networks", 2, "--seed", 3, "--against", "torch", "--out", tmp_path, "--json")
+    report = json.loads(result.stdout)
+    assert (result.exit_code, report["networks"], report["mismatches"], report["failures"]) == (0, 2, 0, [])
+    assert report["refused"] in (0, 1, 2)
+    result = run("fuzz", "--replay", tmp_path / "absent.case")
+    assert (result.exit_code, "absent.case" in result.stderr) == (2, True)
+
+
+def test_fuzz_exit_status_after_a_mismatch(monkeypatch: pytest.MonkeyPatch) -> None:
+    from qfx.sim import fuzz
+
+    failure = {"network": 1, "found": {"rtl": "n1: code 3, expected 4"}, "file": "build/fuzz/1-1.case"}
+    report = {"networks": 2, "refused": 0, "mismatches": 1, "failures": [failure], "refusals": {}}
+    monkeypatch.setattr(fuzz, "run", lambda *arguments, **options: report)
+    result = run("fuzz", "--networks", 2)
+    assert result.exit_code == 1
+    assert "2 networks, 0 refused, 1 mismatches" in result.stdout
+    assert "network 1: build/fuzz/1-1.case\n    rtl: n1: code 3, expected 4" in result.stdout
+
+
+def test_report(tmp_path: Path) -> None:
+    result = run("report", tmp_path)
+    assert (result.exit_code, "build.json: cannot be read" in result.stderr) == (2, True)
