@@ -11,8 +11,8 @@ module qfx_affine #(
     parameter OUT_WIDTH = 16,
     parameter SHIFT = 0,
     parameter HAS_OFFSET = 1,
-    parameter SCALE_FILE = "scale.mem",
-    parameter OFFSET_FILE = "offset.mem",
+    parameter SCALE_FILE = "",
+    parameter OFFSET_FILE = "",
     parameter ROM_STYLE = "auto"
 ) (
     input  wire                   clk,

@@ -13,7 +13,7 @@ module qfx_cast_stream #(
     parameter PER_CHANNEL = 0,
     parameter BEATS = 1,
     parameter ALIGN_MAX = 1,
-    parameter ALIGN_FILE = "align.mem"
+    parameter ALIGN_FILE = ""
 ) (
     input  wire                   clk,
     input  wire                   rst,
@@ -43,7 +43,7 @@ module qfx_cast_stream #(
             localparam INDEX = (BEATS > 1) ? $clog2(BEATS) : 1;
             localparam LAST = BEATS - 1;
             reg [P*ALIGN-1:0] rom [0:BEATS-1];
-            initial $readmemh(ALIGN_FILE, rom);
+            initial if (ALIGN_FILE != "") $readmemh(ALIGN_FILE, rom);
             reg [INDEX-1:0] index;
             wire [P*ALIGN-1:0] amounts = rom[index];
             reg aligned_valid_q;

@@ -14,8 +14,8 @@ module qfx_clip #(
     parameter [BOUND_WIDTH-1:0] HIGH = 6,
     parameter PER_CHANNEL = 0,
     parameter BEATS = 1,
-    parameter LOW_FILE = "low.mem",
-    parameter HIGH_FILE = "high.mem"
+    parameter LOW_FILE = "",
+    parameter HIGH_FILE = ""
 ) (
     input  wire                   clk,
     input  wire                   rst,
@@ -53,14 +53,14 @@ module qfx_clip #(
             end
             if (HAS_LOW != 0) begin : low
                 reg [P*BOUND_WIDTH-1:0] rom [0:BEATS-1];
-                initial $readmemh(LOW_FILE, rom);
+                initial if (LOW_FILE != "") $readmemh(LOW_FILE, rom);
                 assign lows = rom[index];
             end else begin : no_low
                 assign lows = {P*BOUND_WIDTH{1'b0}};
             end
             if (HAS_HIGH != 0) begin : high
                 reg [P*BOUND_WIDTH-1:0] rom [0:BEATS-1];
-                initial $readmemh(HIGH_FILE, rom);
+                initial if (HIGH_FILE != "") $readmemh(HIGH_FILE, rom);
                 assign highs = rom[index];
             end else begin : no_high
                 assign highs = {P*BOUND_WIDTH{1'b0}};

@@ -12,8 +12,8 @@ module qfx_depthwise #(
     parameter ACC_WIDTH = 12,
     parameter SHIFT = 0,
     parameter HAS_BIAS = 0,
-    parameter WEIGHT_FILE = "weights.mem",
-    parameter BIAS_FILE = "bias.mem",
+    parameter WEIGHT_FILE = "",
+    parameter BIAS_FILE = "",
     /* verilator lint_off UNUSEDPARAM */    // synthesis attributes
     parameter ROM_STYLE = "auto"
     /* verilator lint_on UNUSEDPARAM */
@@ -84,11 +84,11 @@ module qfx_depthwise #(
     generate
         if (ROM_DEPTH == 1) begin : constant_weights
             reg [ROM_WIDTH-1:0] rom [0:0];
-            initial $readmemh(WEIGHT_FILE, rom);
+            initial if (WEIGHT_FILE != "") $readmemh(WEIGHT_FILE, rom);
             assign w = rom[0];
         end else begin : weights
             (* rom_style = ROM_STYLE *) reg [ROM_WIDTH-1:0] rom [0:ROM_DEPTH-1];
-            initial $readmemh(WEIGHT_FILE, rom);
+            initial if (WEIGHT_FILE != "") $readmemh(WEIGHT_FILE, rom);
             reg [ROM_WIDTH-1:0] word;
             always @(posedge clk) if (en) word <= rom[address];
             assign w = word;
@@ -102,13 +102,13 @@ module qfx_depthwise #(
             assign bias = {P*ACC_WIDTH{1'b0}};
         end else if (GROUPS == 1) begin : constant_bias
             reg [P*ACC_WIDTH-1:0] rom [0:0];
-            initial $readmemh(BIAS_FILE, rom);
+            initial if (BIAS_FILE != "") $readmemh(BIAS_FILE, rom);
             assign bias = rom[0];
         end else begin : biases
             localparam ADDR = $clog2(GROUPS);
             localparam LAST = GROUPS - 1;
-            (* rom_style = ROM_STYLE *) reg [P*ACC_WIDTH-1:0] rom [0:GROUPS-1];
-            initial $readmemh(BIAS_FILE, rom);
+            reg [P*ACC_WIDTH-1:0] rom [0:GROUPS-1];
+            initial if (BIAS_FILE != "") $readmemh(BIAS_FILE, rom);
             reg [ADDR-1:0] index;
             reg [P*ACC_WIDTH-1:0] word;
             wire next = en && valid_1 && first_1;

@@ -14,8 +14,8 @@ module qfx_matvec #(
     parameter ACC_WIDTH = 12,
     parameter SHIFT = 0,
     parameter HAS_BIAS = 0,
-    parameter WEIGHT_FILE = "weights.mem",
-    parameter BIAS_FILE = "bias.mem",
+    parameter WEIGHT_FILE = "",
+    parameter BIAS_FILE = "",
     /* verilator lint_off UNUSEDPARAM */    // synthesis attributes
     parameter RAM_STYLE = "auto",
     parameter ROM_STYLE = "auto"
@@ -109,11 +109,11 @@ module qfx_matvec #(
 
         if (ROM_DEPTH == 1) begin : constant_weights
             reg [ROM_WIDTH-1:0] rom [0:0];
-            initial $readmemh(WEIGHT_FILE, rom);
+            initial if (WEIGHT_FILE != "") $readmemh(WEIGHT_FILE, rom);
             assign w = rom[0];
         end else begin : weights
             (* rom_style = ROM_STYLE *) reg [ROM_WIDTH-1:0] rom [0:ROM_DEPTH-1];
-            initial $readmemh(WEIGHT_FILE, rom);
+            initial if (WEIGHT_FILE != "") $readmemh(WEIGHT_FILE, rom);
             reg [ROM_WIDTH-1:0] word;
             always @(posedge clk) if (en) word <= rom[address];
             assign w = word;
@@ -129,8 +129,8 @@ module qfx_matvec #(
             localparam DEPTH = GROUPS * NF;
             localparam ADDR = (DEPTH > 1) ? $clog2(DEPTH) : 1;
             localparam LAST = DEPTH - 1;
-            (* rom_style = ROM_STYLE *) reg [PE*ACC_WIDTH-1:0] rom [0:DEPTH-1];
-            initial $readmemh(BIAS_FILE, rom);
+            reg [PE*ACC_WIDTH-1:0] rom [0:DEPTH-1];
+            initial if (BIAS_FILE != "") $readmemh(BIAS_FILE, rom);
             if (DEPTH == 1) begin : constant
                 assign bias = rom[0];
             end else begin : memory

@@ -4,7 +4,7 @@
 module qfx_reorder #(
     parameter WIDTH = 8,
     parameter LENGTH = 16,
-    parameter ADDRESS_FILE = "address.mem",
+    parameter ADDRESS_FILE = "",
     /* verilator lint_off UNUSEDPARAM */    // synthesis attributes
     parameter RAM_STYLE = "auto"
     /* verilator lint_on UNUSEDPARAM */
@@ -56,7 +56,7 @@ module qfx_reorder #(
 
     // The address of the coming step is fetched one step ahead, in reset the first one.
     reg [ADDR-1:0] rom [0:LENGTH-1];
-    initial $readmemh(ADDRESS_FILE, rom);
+    initial if (ADDRESS_FILE != "") $readmemh(ADDRESS_FILE, rom);
     reg [ADDR-1:0] address;
     always @(posedge clk) if (rst || fire) address <= rom[next_index];
 
