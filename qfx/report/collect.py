@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import numpy as np
 
 from qfx.errors import QfxError
 from qfx.graph import ops
+from qfx.report import text
 from qfx.report.build import BinaryPoint, Format, Histogram, Layer, Resources, Verification
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ def format_of(fmt: Any) -> Format:
     least, most = min(fracs), max(fracs)
     where = str(least) if least == most else f"{least}…{most}"
     step = math.ldexp(1.0, -most)
-    short = f"{sign}{fmt.width} f{where}".replace("-", "−")
+    short = text.minus(f"{sign}{fmt.width} f{where}")
     return Format(str(fmt), short, fmt.width, float(low), float(high), step, fmt.per_channel)
 
 
@@ -272,7 +274,7 @@ def _detail(op: ops.Op, operands: Iterable[Any]) -> str:
         case ops.Conv():
             (x,) = operands
             words = ["×".join(map(str, op.kernel)), f"{x.channels}→{op.out_channels}"]
-            words += _window_words(op.stride, op.padding)
+            words += _window_words(op.stride, op.padding, usual=(1,) * len(op.stride))
             if any(d != 1 for d in op.dilation):
                 words.append("dilation " + _compact(op.dilation))
             if op.groups > 1:
@@ -281,23 +283,23 @@ def _detail(op: ops.Op, operands: Iterable[Any]) -> str:
         case ops.Linear():
             return f"{op.weight.shape[1]}→{op.weight.shape[0]}"
         case ops.MaxPool() | ops.AvgPool():
-            stride = () if op.stride == op.kernel else op.stride
-            return ", ".join(["×".join(map(str, op.kernel)), *_window_words(stride, op.padding)])
+            words = ["×".join(map(str, op.kernel))]
+            return ", ".join(words + _window_words(op.stride, op.padding, usual=op.kernel))
         case ops.Cast():
             return f"{op.format.rounding}, {op.format.overflow}"
         case ops.LeakyRelu():
             return f"slope {math.ldexp(op.slope_code, -op.slope_frac):g}"
         case ops.Clip():
             ends = [None if b is None else math.ldexp(b, -op.bound_frac) for b in (op.low, op.high)]
-            return "…".join("" if e is None else f"{e:g}" for e in ends)
+            return "…".join("" if e is None else text.minus(f"{e:g}") for e in ends)
         case ops.Transpose():
             return "axes " + ", ".join(map(str, op.axes))
     return ""
 
 
-def _window_words(stride: tuple[int, ...], padding: ops.Padding) -> list[str]:
+def _window_words(stride: tuple[int, ...], padding: ops.Padding, usual: tuple[int, ...]) -> list[str]:
     words = []
-    if any(s != 1 for s in stride):
+    if stride != usual:
         words.append("stride " + _compact(stride))
     pads = tuple(p for pair in padding for p in pair)
     if any(pads):
@@ -325,21 +327,27 @@ def _quantizers(q: torch.nn.Module) -> Iterable[tuple[str, Any, str, str]]:
     if not isinstance(q, QuantizedModel):
         raise QfxError(f"report: expected what qfx.prepare returned, found {type(q).__name__}")
     known = {name: module for name, module in q.named_modules() if isinstance(module, Quantizer)}
-    done: set[int] = set()
-    for step, _ in q._qfx_items():
-        prefix = f"{step.target}."
-        inner = [name for name in known if name == step.target or name.startswith(prefix)]
-        for name in inner:
-            if id(known[name]) in done:
+    steps = [step for step, _ in q._qfx_items()]
+    targets = {step.target for step in steps}
+    casts = Counter(step.path for step in steps if step.target in known)
+    done: set[str] = set()
+    for step in steps:
+        for name in known:
+            # Parameters' quantizers live in the module of their step; a cast is a step of its own.
+            inside = name.startswith(f"{step.target}.") and name not in targets
+            if name in done or not (name == step.target or inside):
                 continue
-            done.add(id(known[name]))
+            done.add(name)
+            path = step.path or step.target
             if isinstance(known[name], InputQuantizer):
                 role = "input"
             elif name == step.target:
                 role = "activation"
+                if casts[step.path] > 1:  # a module that is called more than once
+                    path = name.removesuffix(".output")
             else:
                 role = name.rpartition(".")[2].removesuffix("_quantizer")
-            yield name, known[name], step.path or step.target, role
+            yield name, known[name], path, role
 
 
 def _as_tuple(frac: int | tuple[int, ...] | None) -> tuple[int, ...]:

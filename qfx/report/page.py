@@ -17,7 +17,7 @@ from markupsafe import Markup
 from qfx.report import charts, text
 from qfx.report.build import Build, Histogram, write_text
 from qfx.report.dataflow import dataflow
-from qfx.report.svg import shorten
+from qfx.report.svg import clean, shorten
 
 _IMPLEMENTATIONS = ("torch", "hls", "rtl")
 
@@ -44,7 +44,11 @@ def write(build: Build, path: str | Path) -> None:
 @cache
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        finalize=lambda value: clean(value) if type(value) is str else value,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.globals.update(
         count=text.count,
@@ -172,7 +176,7 @@ def _tiles(build: Build) -> list[_Tile]:
         key = "learned" if "learned" in build.accuracy else list(build.accuracy)[-1]
         value = build.accuracy[key]
         others = [
-            f"{text.short_name(k)} {v:.1f} % ({text.points(value - v)})"
+            f"{text.points(value - v)} vs. {text.short_name(k)} {v:.1f} %"
             for k, v in build.accuracy.items()
             if k != key
         ]
@@ -353,7 +357,9 @@ def _columns(show: dict[str, bool]) -> list[_Column]:
             _Column("SIMD", True, "inputs taken at once", total="-"),
         ]
     if show["cycles"]:
-        columns.append(_Column("cycles / frame", True, "the largest sets the initiation interval", total="-"))
+        columns.append(
+            _Column("cycles / frame", True, "a pipeline is as slow as its slowest stage", total="-")
+        )
     if show["cost"]:
         columns += [
             _Column("LUT", True, total="lut"),
@@ -400,8 +406,15 @@ def _layer_words(build: Build) -> str:
         words += "."
     timed = [layer for layer in build.layers if layer.cycles is not None]
     if timed:
-        most = max(timed, key=lambda layer: layer.cycles or 0)
-        words += f" {most.path or most.name} takes the most cycles and sets the initiation interval."
+        most = max(layer.cycles or 0 for layer in timed)
+        slowest = [layer.path or layer.name for layer in timed if layer.cycles == most]
+        names = (
+            slowest[0] if len(slowest) == 1 else f"{slowest[0]} and {text.plural(len(slowest) - 1, 'other')}"
+        )
+        words += f" {names} {'takes' if len(slowest) == 1 else 'take'} the most cycles per frame, {most:,}"
+        if build.cycles is not None and build.cycles.interval_predicted == most:
+            words += ": the initiation interval"
+        words += "."
     return words + " Click a heading to sort."
 
 
@@ -413,9 +426,10 @@ def _point_words(build: Build) -> str:
     channels = sum(len(p.learned) for p in learned)
     pairs = [(p, a, b) for p in learned for a, b in zip(p.calibrated, p.learned, strict=False)]
     moved = [(p, a, b) for p, a, b in pairs if a != b]
+    number = f"{len(moved):,}" if moved else "none"
     words = (
         "Position of the binary point, in fraction bits: one more halves the step and the range. "
-        f"Of {text.plural(channels, 'learned binary point')}, {len(moved):,} left where calibration put them"
+        f"Of {text.plural(channels, 'learned binary point')}, {number} left where calibration put them"
     )
     if moved:
         p, a, b = max(moved, key=lambda m: abs(m[2] - m[1]))

@@ -95,7 +95,7 @@ def shorten(text: str, limit: int) -> str:
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Round numbers from ``low`` to ``high``, about ``count``, at steps of 1, 2 or 5 tens."""
+    """Round numbers from ``low`` to ``high``, about ``count``, at steps of 1, 2 or 5 times ``10**n``."""
     span = high - low
     if not span > 0:
         return [low]

@@ -111,7 +111,7 @@ def quantizers(graph: Graph) -> tuple[tuple[report.BinaryPoint, ...], tuple[repo
             add(f"{node.path}.bias_quantizer", node.path, "bias", node.op.bias_format, bias)
         if isinstance(node.op, ops.Cast):
             # What arrives is on the grid of an accumulator.
-            values = np.round(random.laplace(0, 0.5, (200, 8, 8, 8)) * 512) / 512
+            values = np.round(random.laplace(0, 0.5, (40, 8, 8, 8)) * 512) / 512
             add(
                 node.name,
                 node.path,
@@ -121,7 +121,7 @@ def quantizers(graph: Graph) -> tuple[tuple[report.BinaryPoint, ...], tuple[repo
                 1,
             )
         if isinstance(node.op, ops.Input):
-            add(node.name, node.path, "input", node.op.format, random.integers(0, 17, (200, 1, 8, 8)) / 16, 1)
+            add(node.name, node.path, "input", node.op.format, random.integers(0, 17, (40, 1, 8, 8)) / 16, 1)
     return tuple(points), tuple(histograms)
 
 
