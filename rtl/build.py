@@ -399,7 +399,12 @@ class _Builder:
         last = self.fifo(
             self.take(program.output), "output_fifo", f"{program.output.name}_out", "", required=2
         )
-        layers = tuple(self.layer(stage) for stage in program.stages if is_main(stage))
+        main = {stage.node for stage in program.stages if is_main(stage)}
+        layers = tuple(
+            self.layer(stage)
+            for stage in program.stages
+            if is_main(stage) or (isinstance(stage, Reorder) and stage.node not in main)
+        )
         return Design(
             self.graph,
             self.top,
