@@ -1,0 +1,22 @@
+// Ripple adder of plain logic, combinational: sum = x + y modulo 2**WIDTH.
+//
+// For a few bits. Synthesis puts `+` on a carry chain, which look-up tables cannot absorb; this they can: when all inputs
+// in front of the adder are six bits or fewer, every sum bit is one table of them.
+module qfx_add_logic #(
+    parameter WIDTH = 4
+) (
+    input  wire [WIDTH-1:0] x,
+    input  wire [WIDTH-1:0] y,
+    output wire [WIDTH-1:0] sum
+);
+  wire [WIDTH:0] carry;
+  assign carry[0] = 1'b0;
+  genvar i;
+  generate
+    for (i = 0; i < WIDTH; i = i + 1) begin : g_bit
+      assign sum[i] = x[i] ^ y[i] ^ carry[i];
+      assign carry[i+1] = (x[i] && y[i]) || (carry[i] && (x[i] ^ y[i]));
+    end
+  endgenerate
+  wire unused = &{1'b0, carry[WIDTH]};
+endmodule
