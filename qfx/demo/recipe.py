@@ -20,6 +20,7 @@ class Recipe:
         rtl_frames: test images that are simulated in RTL, each once without and once with stalls.
         weight_bits, activation_bits, input_bits: word lengths.
         seed: of weights and shuffling.
+        threads: of torch while training; more than one slows steps as small as those of the 8x8 network.
     """
 
     float_epochs: int
@@ -34,6 +35,7 @@ class Recipe:
     activation_bits: int = 4
     input_bits: int = 4
     seed: int = 2
+    threads: int = 1
 
 
 DIGITS = Recipe(
@@ -56,6 +58,7 @@ FASHION = Recipe(
     calibration=1024,
     interval=28800,
     rtl_frames=100,
+    threads=2,
 )
 
 

@@ -94,7 +94,12 @@ def run(
     out.mkdir(parents=True, exist_ok=True)
     steps = _Steps(console)
 
-    learned = learn(dataset, settings, steps)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(min(settings.threads, threads))
+        learned = learn(dataset, settings, steps)
+    finally:
+        torch.set_num_threads(threads)
     with steps("freeze", "Freezing to integers"):
         graph = qfx.freeze(learned.model)
         graph.save(out / "network.qfx")
