@@ -144,12 +144,13 @@ def _verdict(build: Build) -> dict[str, str]:
     wrong = [v for v in build.verify if v.mismatches]
     if wrong:
         parts = [
-            f"{text.short_name(v.name)} in {text.count(v.mismatches)} of {text.count(v.samples)}"
+            f"{text.short_name(v.name)} differs in "
+            f"{text.count(v.mismatches)} of {text.plural(v.samples, 'sample')}"
             for v in wrong
         ]
         return {
             "css": "bad",
-            "text": f"✗ Not bit-exact: {', '.join(parts)} samples differ from the integer graph.",
+            "text": f"✗ Not bit-exact with the integer graph: {', '.join(parts)}.",
         }
     if not all(v.samples for v in build.verify):
         return {"css": "bad", "text": "✗ An implementation was compared on no samples."}

@@ -204,7 +204,7 @@ def test_a_difference_is_shown_as_one(build: report.Build) -> None:
         )
     )
     words = page.words()
-    assert "Not bit-exact: RTL in 3 of 64 samples differ from the integer graph." in words
+    assert "Not bit-exact with the integer graph: RTL differs in 3 of 64 samples." in words
     assert "Verilog, first difference:" in words and "sample 5, code 3, expected 4" in words
     assert "every bit of every sample" not in words
     assert "✗ +4.5" in words and "✓ equal" in words
