@@ -1,7 +1,8 @@
-"""When floating-point arithmetic is exact, and how to keep torch from making it inexact."""
+"""When floating-point arithmetic is exact, how to keep torch from making it inexact, and exact rounding."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,21 +20,59 @@ def exact_float32() -> Iterator[None]:
     """Within: float32 means IEEE float32 in matrix products and convolutions, on every backend.
 
     ``torch.set_float32_matmul_precision`` and the ``fp32_precision`` flags let backends round operands to
-    TF32 or bfloat16, and cuDNN may pick
-    Winograd or FFT convolutions; none of these is exact on integers. Autocast would do the same. All are
-    restored on the way out.
+    TF32 or bfloat16, and cuDNN may pick Winograd or FFT convolutions; none of these is exact on integers.
+    Autocast would do the same. On CPUs, NNPACK (which torch takes when oneDNN is switched off) computes by
+    Winograd and FFT too, and an environment variable lets oneDNN round to bfloat16. All flags are restored
+    on the way out.
     """
     backends: Any = torch.backends
     places = [backends.mkldnn.conv, backends.mkldnn.matmul, backends.cuda.matmul, backends.cudnn.conv]
     before = [place.fp32_precision for place in places]
     cudnn = torch.backends.cudnn.enabled
+    (nnpack,) = torch.backends.nnpack.set_flags(False)
+    onednn = torch._C._get_mkldnn_enabled()
     try:
+        if _onednn_may_round():
+            torch._C._set_mkldnn_enabled(False)
         for place in places:
             place.fp32_precision = "ieee"
         torch.backends.cudnn.enabled = False
         with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
             yield
     finally:
+        torch._C._set_mkldnn_enabled(onednn)
+        torch.backends.nnpack.set_flags(nnpack)
         torch.backends.cudnn.enabled = cudnn
         for place, value in zip(places, before, strict=True):
             place.fp32_precision = value
+
+
+def _onednn_may_round() -> bool:
+    """Whether the environment lets oneDNN compute float32 in a narrower type; nothing in torch overrides that."""
+    names = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE")
+    return any(os.environ.get(name, "STRICT").upper() != "STRICT" for name in names)
+
+
+def round_(x: torch.Tensor, rounding: str) -> torch.Tensor:
+    """Round to integers in place, exactly, in the dtype of ``x``.
+
+    ``x + 0.5`` is not exact next to 0.5 and above the mantissa, and neither is the distance to the floor of
+    small negative numbers. The distance to the nearest integer always is, and it tells ties: +0.5 where the
+    tie went down, -0.5 where it went up.
+    """
+    if rounding == "RND_CONV":
+        return x.round_()
+    if rounding == "TRN":
+        return x.floor_()
+    if rounding == "TRN_ZERO":
+        return x.trunc_()
+    nearest = x.round()
+    rest = x - nearest
+    if rounding == "RND":
+        return nearest.add_(rest == 0.5)
+    if rounding == "RND_MIN_INF":
+        return nearest.sub_((rest == -0.5).to(x.dtype))
+    if rounding == "RND_ZERO":
+        return nearest.add_((rest == 0.5) & (x < 0)).sub_(((rest == -0.5) & (x > 0)).to(x.dtype))
+    assert rounding == "RND_INF"
+    return nearest.add_((rest == 0.5) & (x > 0)).sub_(((rest == -0.5) & (x < 0)).to(x.dtype))

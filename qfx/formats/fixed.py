@@ -274,24 +274,27 @@ def _exact_low_bits(values: np.ndarray, modulus: float) -> np.ndarray:
 
 
 def round_real(x: np.ndarray, rounding: str) -> np.ndarray:
-    """Round float64 values to integers; exact, because a double's distance to its floor is a double."""
+    """Round float64 values to integers, exactly.
+
+    The distance to the floor of a small negative number is not always a double; the distance to the nearest integer is, and it
+    tells ties: +0.5 where the tie went down, -0.5 where it went up.
+    """
     if rounding == "RND_CONV":
         return np.rint(x)
     if rounding == "TRN":
         return np.floor(x)
     if rounding == "TRN_ZERO":
         return np.trunc(x)
-    floor = np.floor(x)
-    rest = x - floor
+    nearest = np.rint(x)
+    rest = x - nearest
+    up, down = rest == 0.5, rest == -0.5
     if rounding == "RND":
-        up = rest >= 0.5
-    elif rounding == "RND_ZERO":
-        up = (rest > 0.5) | ((rest == 0.5) & (x < 0))
-    elif rounding == "RND_INF":
-        up = (rest > 0.5) | ((rest == 0.5) & (x >= 0))
-    else:
-        up = rest > 0.5
-    return floor + up
+        return nearest + up
+    if rounding == "RND_MIN_INF":
+        return nearest - down
+    if rounding == "RND_ZERO":
+        return nearest + (up & (x < 0)) - (down & (x > 0)).astype(np.float64)
+    return nearest + (up & (x > 0)) - (down & (x < 0)).astype(np.float64)
 
 
 def smallest_format(low: int, high: int, frac: int | tuple[int, ...] | None = 0) -> FixedPoint:

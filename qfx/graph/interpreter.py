@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from qfx.errors import QfxError
-from qfx.exact import FLOAT32_BOUND, FLOAT64_BOUND, exact_float32
+from qfx.exact import FLOAT32_BOUND, FLOAT64_BOUND, exact_float32, round_
 from qfx.formats.fixed import FixedPoint
 from qfx.graph import ops
 from qfx.graph.graph import Graph, Node
@@ -138,7 +138,7 @@ class Interpreter:
         ):
             scale = _per_channel([2.0**p for p in fracs], x.ndim, x.dtype)
             scaled = (x * scale).clamp_(f.code_min - 1, f.code_max + 1)
-            return _round(scaled, f.rounding).clamp_(f.code_min, f.code_max)
+            return round_(scaled, f.rounding).clamp_(f.code_min, f.code_max)
         return np.asarray(f.encode(x.numpy(), axis=1))
 
 
@@ -252,7 +252,7 @@ def _fused_step(graph: Graph, chain: Sequence[Node]) -> Step | None:
     rounding, high = fmt.rounding, fmt.code_max
 
     def kernel(codes: torch.Tensor) -> torch.Tensor:
-        return _round(product(codes), rounding).clamp_(low, high)
+        return round_(product(codes), rounding).clamp_(low, high)
 
     return Step(cast, head.inputs, arithmetic, kernel)
 
@@ -284,7 +284,7 @@ def _float_kernel(node: Node, operands: Sequence[Tensor], dtype: torch.dtype) ->
     if isinstance(op, ops.Cast):
         scale = constant([2.0**-s for s in ops.cast_shifts(x, op.format)])
         rounding, low, high = op.format.rounding, op.format.code_min, op.format.code_max
-        return lambda c: _round(c * scale, rounding).clamp_(low, high)
+        return lambda c: round_(c * scale, rounding).clamp_(low, high)
     if isinstance(op, ops.Weighted):
         return _product_kernel(node, x, dtype, None)
     if isinstance(op, ops.Affine):
@@ -377,27 +377,6 @@ def _pool_kernel(op: ops.MaxPool | ops.AvgPool, rank: int) -> Kernel:
 
 # -- small helpers
 # -----------------------------------------------------------------------------
-
-
-def _round(x: torch.Tensor, rounding: str) -> torch.Tensor:
-    """Round a temporary to integers, in place where torch has it; exact, since the distance to the floor is
-    a float."""
-    if rounding == "RND_CONV":
-        return x.round_()
-    if rounding == "TRN":
-        return x.floor_()
-    if rounding == "TRN_ZERO":
-        return x.trunc_()
-    floor = x.floor()
-    rest = x - floor
-    up = rest > 0.5
-    if rounding == "RND":
-        up = rest >= 0.5
-    elif rounding == "RND_ZERO":
-        up |= (rest == 0.5) & (x < 0)
-    elif rounding == "RND_INF":
-        up |= (rest == 0.5) & (x >= 0)
-    return floor.add_(up)
 
 
 def _pads(padding: ops.Padding) -> tuple[list[int], tuple[int, ...] | None]:

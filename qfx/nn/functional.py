@@ -7,35 +7,11 @@ from typing import Any
 
 import torch
 
+from qfx.exact import round_
 from qfx.formats.fixed import FixedPoint
 from qfx.formats.rounding import overflow_codes
 
 LN2 = math.log(2.0)
-
-
-def round_(x: torch.Tensor, rounding: str) -> torch.Tensor:
-    """Round to integers in place, exactly, in the dtype of ``x``.
-
-    ``x + 0.5`` is not exact next to 0.5 and above the mantissa, and neither is the distance to the floor of
-    small negative numbers. The distance to the nearest integer always is, and it tells ties: +0.5 where the
-    tie went down, -0.5 where it went up.
-    """
-    if rounding == "RND_CONV":
-        return x.round_()
-    if rounding == "TRN":
-        return x.floor_()
-    if rounding == "TRN_ZERO":
-        return x.trunc_()
-    nearest = x.round()
-    rest = x - nearest
-    if rounding == "RND":
-        return nearest.add_(rest == 0.5)
-    if rounding == "RND_MIN_INF":
-        return nearest.sub_((rest == -0.5).to(x.dtype))
-    if rounding == "RND_ZERO":
-        return nearest.add_((rest == 0.5) & (x < 0)).sub_(((rest == -0.5) & (x > 0)).to(x.dtype))
-    assert rounding == "RND_INF"
-    return nearest.add_((rest == 0.5) & (x > 0)).sub_(((rest == -0.5) & (x < 0)).to(x.dtype))
 
 
 def overflow_(rounded: torch.Tensor, scaled: torch.Tensor | None, fmt: FixedPoint) -> torch.Tensor:

@@ -80,11 +80,20 @@ def best_frac(fmt: FixedPoint, samples: torch.Tensor, limit: int | None = None) 
     if largest == 0.0:
         return None
     fits = math.floor(math.log2(max(fmt.code_max, 1)) - math.log2(largest))
-    first, last = fits - 2, fits + min(fmt.width, 10) + 1
+    first, last = fits - 2, fits + min(fmt.width, 10) + 3
     if limit is not None:
         first, last = min(first, limit), min(last, limit)
-    errors = {}
-    for frac in range(max(first, -200), min(last, 200) + 1):
-        error = samples - cast(samples, 2.0**frac, fmt)
-        errors[frac] = float(torch.dot(error, error))
-    return min(errors, key=lambda frac: (errors[frac], frac)) if errors else None
+
+    def error(frac: int) -> float:
+        difference = samples - cast(samples, 2.0**frac, fmt)
+        return float(torch.dot(difference, difference))
+
+    errors = {frac: error(frac) for frac in range(max(first, -200), min(last, 200) + 1)}
+    if not errors:
+        return None
+    best = min(errors, key=lambda frac: (errors[frac], frac))
+    # Numbers that a coarser grid holds as well are no reason for more fraction bits.
+    while best > -200 and error(best - 1) <= errors[best]:
+        best -= 1
+        errors[best] = error(best)
+    return best

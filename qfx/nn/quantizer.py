@@ -144,19 +144,19 @@ class Quantizer(QuantModule):
         return numbers.to(device=self.start.device, dtype=dtype).reshape(shape)
 
     def gain(self, elements: float) -> float | torch.Tensor:
-        """Normalisation of the gradient for a tensor of ``elements`` numbers per binary point
-        (docs/learning.md).
+        """Normalisation of the gradient for a tensor of ``elements`` numbers per binary point (docs/learning.md).
 
-        It takes the step of the calibrated position, not of the current one: the size of the tensor does not
-        change because its binary point does, and a factor that grew with every move would run away.
+        It takes the step size of the calibrated position, so that it does not grow with every move. Above that position the gradient of
+        clipped numbers shrinks with the step; there the factor makes up for it, or a point that went too far would never return.
         """
         levels = float(self.fmt.code_max)
-        rate = 1.0 / (
-            LN2 * LN2 * BITS_PER_UNIT * math.sqrt(elements) * levels * max(1.0, levels / WIDE_LEVELS)
-        )
-        if self.channels == 1:
-            return rate * 4.0 ** self.start.item()
-        return rate * torch.exp2(2.0 * self.start)
+        rate = 1.0 / (LN2 * LN2 * BITS_PER_UNIT * math.sqrt(elements) * levels * max(1.0, levels / WIDE_LEVELS))
+        frac = self._frac()
+        if isinstance(frac, int):
+            start = self.start.item()
+            return rate * 4.0**start * 2.0 ** max(0.0, frac - start)
+        above = (torch.tensor(frac, device=self.start.device) - self.start).clamp(min=0.0)
+        return rate * torch.exp2(2.0 * self.start + above)
 
     # -- the cast --------------------------------------------------------------------------------------------
 
