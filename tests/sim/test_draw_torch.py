@@ -1,4 +1,4 @@
-"""Drawn torch modules: plain data that can be built again, and equal to their graph on every bit of every layer."""
+"""Drawn torch modules: plain data that can be built again, equal to their graph on every bit of every layer."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def test_every_spelling_is_drawn() -> None:
     ]
     found = {step["op"] for step in steps}
     assert found >= {
-        "linear", "conv", "batch_norm", "relu", "relu6", "hardtanh", "leaky_relu", "add", "sub", "mul", "add_constant",
-        "mul_constant", "concat", "max_pool", "avg_pool", "adaptive_pool", "mean", "flatten", "reshape", "permute", "dropout",
-        "identity",
+        "linear", "conv", "batch_norm", "relu", "relu6", "hardtanh", "leaky_relu", "add", "sub", "mul",
+        "add_constant", "mul_constant", "concat", "max_pool", "avg_pool", "adaptive_pool", "mean", "flatten",
+        "reshape", "permute", "dropout", "identity",
     }  # fmt: skip
     assert {step["how"] for step in steps if step["op"] == "add"} == {"none", "function", "method"}

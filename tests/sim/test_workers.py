@@ -9,7 +9,6 @@ import pytest
 
 from qfx.sim.workers import Died, Workers
 
-
 ACT = """
 import os, subprocess
 
