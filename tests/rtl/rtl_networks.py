@@ -1,4 +1,4 @@
-"""Small networks that reach every operator and every shape of dataflow; shared by the tests of this folder."""
+"""Small networks that reach every operator and every shape of dataflow; all tests here share them."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def depthwise() -> Graph:
 
 
 def far_points() -> Graph:
-    """Binary points outside the word, biases finer than products, weights with common trailing zeros, all-zero weights."""
+    """Binary points outside the word, biases finer than products, common trailing zeros, all-zero weights."""
     n = Net((8,), FixedPoint(5, 9), 7)
     coarse = n.codes((6, 8), FixedPoint(6, 0)) * 4
     x = n.add(ops.Linear(coarse, FixedPoint(8, -4), n.codes((6,), FixedPoint(8, 0)), FixedPoint(8, 11)), n.x)
