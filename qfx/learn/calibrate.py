@@ -49,14 +49,29 @@ def calibrate(q: QuantizedModel, batches: Iterable[Any], *, progress: bool = Tru
             module.calibrate_weight()
     _observe(q, batches, progress)
     bounds: list[Bound] = []
-    for step, module in q._qfx_items():
+    for index, (step, module) in enumerate(q._qfx_items()):
         operands = [bounds[i] for i in step.inputs]
         with naming(step):
             if isinstance(module, QuantWeighted | QuantAffine):
-                module.calibrate_bias(operands[0])
+                module.calibrate_bias(operands[0], _reach(q, index))
             bounds.append(module.bound(*operands))
     q._qfx_plan = None
     return q
+
+
+def _reach(q: QuantizedModel, index: int) -> int | None:
+    """Integer bits of the cast behind a step, when only activations and moves stand between; ``None`` otherwise."""
+    for step, module in list(q._qfx_items())[index + 1 :]:
+        if index not in step.inputs:
+            continue
+        if isinstance(module, Quantizer):
+            fmt = module.format
+            fracs = fmt.frac if isinstance(fmt.frac, tuple) else (fmt.frac,)
+            return fmt.width - fmt.signed - min(f for f in fracs if f is not None)
+        if len(step.inputs) > 1 or isinstance(module, QuantWeighted | QuantAffine):
+            return None
+        index = q._qfx_steps.index(step)
+    return None
 
 
 @torch.no_grad()

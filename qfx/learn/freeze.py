@@ -25,7 +25,6 @@ def freeze(q: QuantizedModel) -> Graph:
     """
     if not isinstance(q, QuantizedModel):
         raise QfxError(f"freeze: expected what qfx.prepare returned, found {type(q).__name__}")
-    q.eval()
     builder = GraphBuilder()
     names: list[str] = []
     taps: dict[str, str] = {}
@@ -35,6 +34,6 @@ def freeze(q: QuantizedModel) -> Graph:
             names.append(module.emit(builder, tuple(names[i] for i in step.inputs), step.path))
         taps[names[-1]] = step.target
     graph = builder.build(names[-1])
-    graph.torch_model = q
+    graph.torch_model = q.eval()
     graph.torch_taps = {node.name: taps[node.name] for node in graph.nodes}
     return graph

@@ -150,13 +150,16 @@ class _Builder:
         raw = module.grows or (o.kind in _TRANSPARENT and operands[0].raw)
         paths = (*(operands[0].paths if operands[0].raw else ()), o.path, *o.extra)
         value = _Value(step, raw, _nonnegative(o, operands), paths)
-        if shape is not None and shape != self._shape(o):
-            value = replace(
-                value, step=self._append(QuantReshape(shape), f"{o.path}.squeeze", (step,), o.path)
-            )
         self.values[o.node] = value
-        if not raw:
-            return
+        if raw:
+            self._place_cast(o, value)
+        if shape is not None and shape != self._shape(o):
+            # A mean without keepdim: the cast stands next to the sum, the axes go afterwards.
+            value = self.values[o.node]
+            squeezed = self._append(QuantReshape(shape), f"{o.path}.squeeze", (value.step,), o.path)
+            self.values[o.node] = replace(value, step=squeezed)
+
+    def _place_cast(self, o: Operation, value: _Value) -> None:
         if o.node is self.output and not self.users[o.node]:
             if self.config.output_format is not None:
                 self._cast(o.node, value, self.config.output_format, self.config.output is not None)

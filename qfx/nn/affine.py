@@ -71,11 +71,11 @@ class QuantAffine(QuantModule):
         calibrate_constant(self.scale_quantizer, self.terms()[0])
 
     @torch.no_grad()
-    def calibrate_bias(self, x: Bound) -> None:
-        """Put the offset's binary point where the squared error is smallest, but not below the grid of the product."""
+    def calibrate_bias(self, x: Bound, reach: int | None) -> None:
+        """Put the offset's binary point where the squared error is smallest; limits as for the bias of a convolution."""
         scale_frac = self.scale_quantizer.format.frac
         assert isinstance(scale_frac, int)
-        calibrate_constant(self.offset_quantizer, self.terms()[1], [scale_frac + int(x.fracs.min())])
+        calibrate_constant(self.offset_quantizer, self.terms()[1], [scale_frac + int(x.fracs.min())], reach)
 
     def forward(self, x: torch.Tensor, exact: Exact | None = None) -> torch.Tensor:  # type: ignore[override]
         scale, offset = self.quantized(exact)

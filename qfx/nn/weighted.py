@@ -79,11 +79,16 @@ class QuantWeighted(QuantModule):
         calibrate_constant(self.weight_quantizer, self.weight)
 
     @torch.no_grad()
-    def calibrate_bias(self, x: Bound) -> None:
-        """Put the bias's binary points where the squared error is smallest, but not below the grid of the accumulator."""
+    def calibrate_bias(self, x: Bound, reach: int | None) -> None:
+        """Put the bias's binary points where the squared error is smallest, within limits.
+
+        Args:
+            x: the operand. No finer than the grid of the accumulator.
+            reach: integer bits of the result. The bias can be learned up to the range of the result, however small it is now.
+        """
         if self.bias is not None and self.bias_quantizer is not None:
-            weight = np.asarray(self.weight_quantizer.format.fracs(self.weight.shape[0]))
-            calibrate_constant(self.bias_quantizer, self.bias, [int(f) for f in weight + int(x.fracs.max())])
+            grid = np.asarray(self.weight_quantizer.format.fracs(self.weight.shape[0])) + int(x.fracs.max())
+            calibrate_constant(self.bias_quantizer, self.bias, [int(f) for f in grid], reach)
 
     def _bound(self, x: Bound, groups: int, shape: tuple[int, ...]) -> Bound:
         """Per output channel the sum of all absolute terms; ``F`` as in docs/graph.md."""
@@ -187,22 +192,26 @@ class QuantConv(QuantWeighted):
         return builder.add(op, inputs, path)
 
 
-def calibrate_constant(quantizer: Quantizer, values: torch.Tensor, limits: list[int] | None = None) -> None:
-    """Binary points of least squared error for a constant, one per channel or one for all; a frozen quantizer
-    stays where it is.
+def calibrate_constant(
+    quantizer: Quantizer, values: torch.Tensor, limits: list[int] | None = None, reach: int | None = None
+) -> None:
+    """Binary points of least squared error for a constant; a frozen quantizer stays where it is.
 
     Args:
         limits: largest binary point of each channel.
+        reach: integer bits that the format must have (sign apart), whatever the values are now.
     """
     if quantizer.frozen:
         return
+    fmt = quantizer.fmt
     rows = values.detach().double().cpu().reshape(quantizer.channels, -1)
-    default = quantizer.fmt.width - 1
+    wide = fmt.width - fmt.signed - (0 if reach is None else reach)
     fracs = []
     for channel, row in enumerate(rows):
         limit = None if limits is None else (limits[channel] if quantizer.channels > 1 else min(limits))
-        frac = best_frac(quantizer.fmt, row, limit)
-        # All zeros, as a fresh bias: any position is exact now, and training will want the finest that makes
-        # sense.
-        fracs.append(frac if frac is not None else (default if limit is None else min(default, limit)))
+        if reach is not None:
+            limit = wide if limit is None else min(limit, wide)
+        frac = best_frac(fmt, row, limit)
+        # All zeros, as a fresh bias: any position is exact now, and training wants the finest that makes sense.
+        fracs.append(frac if frac is not None else (fmt.width - 1 if limit is None else min(fmt.width - 1, limit)))
     quantizer.set(fracs[0] if quantizer.channels == 1 else fracs)
