@@ -1,4 +1,4 @@
-"""Drawn torch modules: plain data that can be built again, equal to their graph on every bit of every layer."""
+"""Drawn torch modules: plain data that builds again, equal to their graph in every bit of every layer."""
 
 from __future__ import annotations
 

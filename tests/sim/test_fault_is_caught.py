@@ -47,7 +47,7 @@ def x() -> np.ndarray:
     return np.random.default_rng(0).integers(-8, 8, (12, 2, 4, 4)).astype(float)
 
 
-# What a person could get wrong: file, the piece, the fault, and the module path of the first layer to show it.
+# What one could get wrong: file, the piece, the fault, and the module path of the first layer to show it.
 RTL_FAULTS = {
     "RND for RND_CONV": ("qfx_cast.v", "half && (rest || floor[0])", "half", "act"),
     "unsigned comparison": ("qfx_pool.v", "$signed(x) > $signed(best)", "x > best", "pool"),

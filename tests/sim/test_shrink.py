@@ -1,4 +1,4 @@
-"""Shrinking with faults that are properties of the graph: the result must still have them, and little else."""
+"""Shrinking with faults that are properties of the graph: the result must keep them, and little else."""
 
 from __future__ import annotations
 
