@@ -26,6 +26,8 @@ module qfx_cast #(
     wire [WIDE-1:0] wide;
     qfx_extend #(.IN_WIDTH(IN_WIDTH), .SIGNED(IN_SIGNED), .SHIFT(LEFT), .OUT_WIDTH(WIDE)) extend (.x(x), .y(wide));
 
+    /* verilator lint_off UNUSEDSIGNAL */    // not every mode looks at everything
+
     // ---- rounding: floor, and whether to go one up
     wire [VALUE_WIDTH-1:0] floor;
     qfx_extend #(.IN_WIDTH(FLOOR_WIDTH), .SIGNED(1), .SHIFT(0), .OUT_WIDTH(VALUE_WIDTH)) truncate (
@@ -89,5 +91,6 @@ module qfx_cast #(
             assign y = below ? {1'b1, {OUT_WIDTH-1{1'b0}}} : above ? {1'b0, {OUT_WIDTH-1{1'b1}}} : low;
         end
     endgenerate
+    /* verilator lint_on UNUSEDSIGNAL */
 endmodule
 `default_nettype wire

@@ -22,7 +22,9 @@ module qfx_dot #(
     // They stand one after the other; level k begins at bit (WIDTH+1)*(2*LEAVES - s) - k*s with s = 2*LEAVES >> k.
     localparam BITS = (WIDTH + 1) * (2 * LEAVES - 1) - (LEVELS + 1);
 
+    /* verilator lint_off UNUSEDSIGNAL */    // places that are not used
     wire [BITS-1:0] tree;
+    /* verilator lint_on UNUSEDSIGNAL */
 
     genvar i, k;
     generate

@@ -12,7 +12,9 @@ module qfx_extend #(
     // Wide enough for any of the parameters; what is above OUT_WIDTH is dropped on purpose.
     wire fill = (SIGNED != 0) && x[IN_WIDTH-1];
     wire [OUT_WIDTH+IN_WIDTH-1:0] extended = {{OUT_WIDTH{fill}}, x};
-    wire [OUT_WIDTH+IN_WIDTH-1:0] shifted_unused = extended << SHIFT;
-    assign y = shifted_unused[OUT_WIDTH-1:0];
+    /* verilator lint_off UNUSEDSIGNAL */
+    wire [OUT_WIDTH+IN_WIDTH-1:0] shifted = extended << SHIFT;
+    /* verilator lint_on UNUSEDSIGNAL */
+    assign y = shifted[OUT_WIDTH-1:0];
 endmodule
 `default_nettype wire

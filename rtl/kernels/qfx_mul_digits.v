@@ -18,7 +18,8 @@ module qfx_mul_digits #(
     // An odd number of bits gets one more copy of the sign (or a zero) for the last digit.
     wire d_fill = (D_SIGNED != 0) && d[D_WIDTH-1];
     wire x_fill = (X_SIGNED != 0) && x[X_WIDTH-1];
-    wire [D_WIDTH:0] bits_unused = {d_fill, d};
+    /* verilator lint_off UNUSEDSIGNAL */    // the copy, and carries out of the top
+    wire [D_WIDTH:0] bits = {d_fill, d};
     wire [ROW-1:0] once = {x_fill, x_fill, x};
     wire [ROW-1:0] twice = {x_fill, x, 1'b0};
 
@@ -28,16 +29,16 @@ module qfx_mul_digits #(
     generate
         for (k = 0; k < DIGITS; k = k + 1) begin : digit
             localparam NEGATIVE = (D_SIGNED != 0 && k == DIGITS - 1) ? 1 : 0;    // the bit worth 2 counts as -2
-            wire low = bits_unused[2*k];
-            wire high = bits_unused[2*k+1];
+            wire low = bits[2*k];
+            wire high = bits[2*k+1];
             wire [ROW-1:0] p = once & {ROW{low}};
             wire [ROW-1:0] q = ((NEGATIVE != 0) ? ~twice : twice) & {ROW{high}};
-            wire [ROW:0] carry_unused;
+            wire [ROW:0] carry;
             wire [ROW-1:0] row;
-            assign carry_unused[0] = (NEGATIVE != 0) && high;
+            assign carry[0] = (NEGATIVE != 0) && high;
             for (i = 0; i < ROW; i = i + 1) begin : ripple
-                assign row[i] = p[i] ^ q[i] ^ carry_unused[i];
-                assign carry_unused[i+1] = (p[i] && q[i]) || (carry_unused[i] && (p[i] || q[i]));
+                assign row[i] = p[i] ^ q[i] ^ carry[i];
+                assign carry[i+1] = (p[i] && q[i]) || (carry[i] && (p[i] || q[i]));
             end
             wire [WIDTH-2*k-1:0] extended;
             qfx_extend #(
@@ -57,7 +58,7 @@ module qfx_mul_digits #(
         end
     endgenerate
 
-    wire [WIDTH-1:0] y_unused = sums[(DIGITS-1)*WIDTH +: WIDTH];
-    assign y = y_unused[X_WIDTH+D_WIDTH-1:0];
+    assign y = sums[(DIGITS-1)*WIDTH +: X_WIDTH+D_WIDTH];
+    /* verilator lint_on UNUSEDSIGNAL */
 endmodule
 `default_nettype wire

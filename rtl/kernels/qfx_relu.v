@@ -33,7 +33,13 @@ module qfx_relu #(
             qfx_extend #(.IN_WIDTH(IN_WIDTH), .SIGNED(IN_SIGNED), .SHIFT(0), .OUT_WIDTH(OUT_WIDTH)) resize (
                 .x(x), .y(resized)
             );
-            always @(posedge clk) if (en) result <= resized & {OUT_WIDTH{!negative}};
+            // Written so that the flip-flops' own reset can make the zeros.
+            always @(posedge clk) begin
+                if (en) begin
+                    if (negative) result <= {OUT_WIDTH{1'b0}};
+                    else result <= resized;
+                end
+            end
             assign m_axis_tdata[p*OUT_WIDTH +: OUT_WIDTH] = result;
         end
     endgenerate

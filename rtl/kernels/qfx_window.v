@@ -160,7 +160,9 @@ module qfx_window #(
         end
     end
     wire [ADDR:0] sum = {1'b0, read_ptr} + jump;
-    wire [ADDR:0] wrapped_unused = (sum >= DEPTH[ADDR:0]) ? sum - DEPTH[ADDR:0] : sum;
+    /* verilator lint_off UNUSEDSIGNAL */    // the top bit is zero
+    wire [ADDR:0] wrapped = (sum >= DEPTH[ADDR:0]) ? sum - DEPTH[ADDR:0] : sum;
+    /* verilator lint_on UNUSEDSIGNAL */
 
     always @(posedge clk) begin
         if (rst) begin
@@ -177,7 +179,7 @@ module qfx_window #(
             first <= 1'b1;
         end else if (fire) begin
             first <= last_g && last_x && last_y;
-            read_ptr <= wrapped_unused[ADDR-1:0];
+            read_ptr <= wrapped[ADDR-1:0];
             b <= last_b ? {B_WIDTH{1'b0}} : b + 1'b1;
             if (!last_b) off <= off + 1'b1;
             else if (!last_kx) off <= off + STEP_KX[FILL_WIDTH-1:0];

