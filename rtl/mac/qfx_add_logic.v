@@ -7,16 +7,16 @@ module qfx_add_logic #(
 ) (
     input  wire [WIDTH-1:0] x,
     input  wire [WIDTH-1:0] y,
-    output wire [WIDTH-1:0] sum
+    output reg  [WIDTH-1:0] sum
 );
-  wire [WIDTH:0] carry;
-  assign carry[0] = 1'b0;
-  genvar i;
-  generate
-    for (i = 0; i < WIDTH; i = i + 1) begin : g_bit
-      assign sum[i] = x[i] ^ y[i] ^ carry[i];
-      assign carry[i+1] = (x[i] && y[i]) || (carry[i] && (x[i] ^ y[i]));
+  reg carry;
+  integer i;
+  always @* begin
+    carry = 1'b0;
+    for (i = 0; i < WIDTH; i = i + 1) begin
+      sum[i] = x[i] ^ y[i] ^ carry;
+      carry = (x[i] && y[i]) || (carry && (x[i] ^ y[i]));
     end
-  endgenerate
-  wire unused = &{1'b0, carry[WIDTH]};
+  end
+  wire unused = &{1'b0, carry};
 endmodule

@@ -60,50 +60,59 @@ module qfx_minifloat_cast #(
   // EXP is odd. A stage keeps the bits that can still become significand or guard; the others are sticky. Field 0
   // (subnormal) has the same place as field 1, so the last stage stops short there.
   localparam PAIRS = EXP / 2;
-  localparam ODD = EXP % 2;
-  wire [(PAIRS+1)*WINDOW-1:0] stage;
   wire [EXP-1:0] none;
   wire [PAIRS:0] sticky;
   wire [MAN+1:0] normal;
   genvar j;
-  assign stage[PAIRS*WINDOW+:WINDOW] = wide[TOP:LOW-2];
   generate
     for (j = 0; j < PAIRS; j = j + 1) begin : g_pair
-      localparam STEP = 1 << (2 * j + ODD);
+      localparam STEP = 1 << (EXP - 2 - 2 * j);
       localparam KEEP = STEP + MAN + 1;
-      // The bits that matter here, at the top of their slot.
-      wire [KEEP+3*STEP-1:0] from = stage[(j+1)*WINDOW+WINDOW-1-:KEEP+3*STEP];
+      localparam HERE = EXP - 2 - 2 * j;  // the lower of the two bits of `none`
+      wire [KEEP+3*STEP-1:0] from;
+      if (j == 0) begin : g_window
+        assign from = wide[TOP:LOW-2];
+      end else begin : g_kept
+        assign from = g_pair[j-1].kept;
+      end
       wire empty0 = from[KEEP+3*STEP-1-:STEP] == {STEP{sign}};
       wire empty1 = from[KEEP+2*STEP-1-:STEP] == {STEP{sign}};
       wire empty2 = from[KEEP+STEP-1-:STEP] == {STEP{sign}};
-      assign none[2*j+ODD+1] = empty0 && empty1;
-      assign none[2*j+ODD] = empty0 && (!empty1 || empty2);
-      wire subnormal;
-      if (j > 0 || ODD == 1) begin : g_inner
-        assign subnormal = 1'b0;
-      end else begin : g_last
-        assign subnormal = &none[EXP-1:1];
+      wire [1:0] count = {empty0 && empty1, empty0 && (!empty1 || empty2)};
+      wire full;  // every bit of the count so far is set
+      if (j == 0) begin : g_full
+        assign full = count[1];
+      end else begin : g_full
+        assign full = g_pair[j-1].full && g_pair[j-1].count[0] && count[1];
       end
-      wire [1:0] skip = {none[2*j+ODD+1], none[2*j+ODD] && !subnormal};
-      assign stage[j*WINDOW+WINDOW-1-:KEEP] =
+      wire [1:0] skip;
+      assign skip[1] = count[1];
+      if (HERE == 0) begin : g_last
+        assign skip[0] = count[0] && !full;
+      end else begin : g_inner
+        assign skip[0] = count[0];
+      end
+      wire [KEEP-1:0] kept =
           skip[1] ? (skip[0] ? from[0+:KEEP] : from[STEP+:KEEP]) : (skip[0] ? from[2*STEP+:KEEP] : from[3*STEP+:KEEP]);
-      assign stage[j*WINDOW+:WINDOW-KEEP] = {WINDOW - KEEP{1'b0}};
+      assign none[HERE+:2] = count;
       assign sticky[j] = (!(|skip) && |from[2*STEP+:STEP]) || (!skip[1] && |from[STEP+:STEP]) ||
           (!(&skip) && |from[0+:STEP]);
     end
-    if (ODD == 1) begin : g_single
-      wire [MAN+2:0] from = stage[WINDOW-1-:MAN+3];
+    if (EXP % 2 == 1) begin : g_single
+      wire [MAN+2:0] from;
       wire skip;
-      if (EXP > 1) begin : g_skip
-        assign skip = none[0] && !(&none[EXP-1:1]);
-      end else begin : g_no_skip
+      if (EXP == 1) begin : g_window
+        assign from = wide[TOP:LOW-2];
         assign skip = 1'b0;
+      end else begin : g_kept
+        assign from = g_pair[PAIRS-1].kept;
+        assign skip = none[0] && !(g_pair[PAIRS-1].full && g_pair[PAIRS-1].count[0]);
       end
       assign none[0] = from[MAN+2] == sign;
       assign normal = skip ? from[MAN+1:0] : from[MAN+2:1];
       assign sticky[PAIRS] = !skip && from[0];
     end else begin : g_no_single
-      assign normal = stage[WINDOW-1-:MAN+2];
+      assign normal = g_pair[PAIRS-1].kept;
       assign sticky[PAIRS] = 1'b0;
     end
   endgenerate
@@ -134,5 +143,5 @@ module qfx_minifloat_cast #(
     end
   endgenerate
 
-  wire unused = &{1'b0, normal[MAN+1], stage, special[0]};
+  wire unused = &{1'b0, normal[MAN+1], special[0]};
 endmodule

@@ -33,33 +33,34 @@ module qfx_multiply_booth #(
     end
   endgenerate
 
-  wire [DIGITS*ROW-1:0] row;
+  // Each row in wires of its own: one vector for all would look like a combinational loop to a simulator.
   wire [WIDE-1:0] wide_p;
   generate
     for (j = 0; j < DIGITS; j = j + 1) begin : g_row
       wire negative = wide_b[2*j+2];
       wire one = wide_b[2*j+1] ^ wide_b[2*j];
       wire two = (wide_b[2*j+2] ^ wide_b[2*j+1]) && !one;
-      wire [ROW-1:0] term;
+      wire [A:0] multiple;
       for (i = 0; i < A + 1; i = i + 1) begin : g_bit
-        assign term[i] = ((one && wide_a[i+1]) || (two && wide_a[i])) ^ !negative;
+        assign multiple[i] = ((one && wide_a[i+1]) || (two && wide_a[i])) ^ !negative;
       end
-      assign term[ROW-1] = term[ROW-2];
+      wire [ROW-1:0] term = {multiple[A], multiple};
       wire [ROW-1:0] so_far;
       if (j == 0) begin : g_first
         assign so_far = {ROW{1'b0}};
       end else begin : g_next
-        assign so_far = {{2{row[j*ROW-1]}}, row[j*ROW-1:(j-1)*ROW+2]};
+        assign so_far = {{2{g_row[j-1].sum[ROW-1]}}, g_row[j-1].sum[ROW-1:2]};
       end
       // so_far + (term ^ negative) + negative, as a difference so that the minuend feeds the carry chain (see
       // qfx_mac_minifloat); the extra lowest bit makes the carry.
+      wire [ROW-1:0] sum;
       wire carry_in;
-      assign {row[j*ROW+:ROW], carry_in} = {so_far, negative} - {term, !negative};
-      assign wide_p[2*j+:2] = row[j*ROW+:2];
+      assign {sum, carry_in} = {so_far, negative} - {term, !negative};
+      assign wide_p[2*j+:2] = sum[1:0];
       wire unused = &{1'b0, carry_in};
     end
   endgenerate
-  assign wide_p[WIDE-1:2*DIGITS] = row[DIGITS*ROW-1:(DIGITS-1)*ROW+2];
+  assign wide_p[WIDE-1:2*DIGITS] = g_row[DIGITS-1].sum[ROW-1:2];
   assign p = wide_p[A_WIDTH+B_WIDTH-1:0];
   wire unused_p = &{1'b0, wide_p};
 endmodule

@@ -16,21 +16,25 @@ module qfx_multiply_significands #(
   genvar j;
   generate
     if (A_WIDTH + B_WIDTH <= 6) begin : g_logic
-      // Row j: what is left + a * b[j].
-      wire [(B_WIDTH+1)*(A_WIDTH+1)-1:0] left;
-      assign left[A_WIDTH:0] = {A_WIDTH + 1{1'b0}};
       for (j = 0; j < B_WIDTH; j = j + 1) begin : g_row
+        // What the rows before have left, plus a * b[j].
+        wire [A_WIDTH:0] so_far;
+        wire [A_WIDTH:0] sum;
+        if (j == 0) begin : g_first
+          assign so_far = {A_WIDTH + 1{1'b0}};
+        end else begin : g_next
+          assign so_far = {1'b0, g_row[j-1].sum[A_WIDTH:1]};
+        end
         qfx_add_logic #(
             .WIDTH(A_WIDTH + 1)
         ) add (
-            .x({1'b0, left[j*(A_WIDTH+1)+1+:A_WIDTH]}),
+            .x(so_far),
             .y({1'b0, a & {A_WIDTH{b[j]}}}),
-            .sum(left[(j+1)*(A_WIDTH+1)+:A_WIDTH+1])
+            .sum(sum)
         );
-        assign p[j] = left[(j+1)*(A_WIDTH+1)];
+        assign p[j] = sum[0];
       end
-      assign p[A_WIDTH+B_WIDTH-1:B_WIDTH] = left[B_WIDTH*(A_WIDTH+1)+1+:A_WIDTH];
-      wire unused = &{1'b0, left};
+      assign p[A_WIDTH+B_WIDTH-1:B_WIDTH] = g_row[B_WIDTH-1].sum[A_WIDTH:1];
     end else begin : g_rows
       wire [2*ROWS-1:0] wide_b;
       assign wide_b[B_WIDTH-1:0] = b;
@@ -48,18 +52,18 @@ module qfx_multiply_significands #(
           .y(a2),
           .sum(a3)
       );
-      wire [ROWS*ROW-1:0] row;
       wire [2*ROWS+A_WIDTH-1:0] wide_p;
       for (j = 0; j < ROWS; j = j + 1) begin : g_row
         wire [ROW-1:0] term = wide_b[2*j+1] ? (wide_b[2*j] ? a3 : a2) : (wide_b[2*j] ? a1 : {ROW{1'b0}});
+        wire [ROW-1:0] sum;
         if (j == 0) begin : g_first
-          assign row[ROW-1:0] = term;
+          assign sum = term;
         end else begin : g_next
-          assign row[j*ROW+:ROW] = {2'b00, row[j*ROW-1:(j-1)*ROW+2]} + term;
+          assign sum = {2'b00, g_row[j-1].sum[ROW-1:2]} + term;
         end
-        assign wide_p[2*j+:2] = row[j*ROW+:2];
+        assign wide_p[2*j+:2] = sum[1:0];
       end
-      assign wide_p[2*ROWS+A_WIDTH-1:2*ROWS] = row[ROWS*ROW-1:(ROWS-1)*ROW+2];
+      assign wide_p[2*ROWS+A_WIDTH-1:2*ROWS] = g_row[ROWS-1].sum[ROW-1:2];
       assign p = wide_p[A_WIDTH+B_WIDTH-1:0];
       wire unused = &{1'b0, wide_p};
     end

@@ -1,0 +1,233 @@
+"""Multiply-accumulate kernels of integer and minifloat formats: their parameters, and what they cost side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from qfx.cost.kernel import Kernel
+from qfx.cost.measure import measure
+from qfx.errors import QfxError
+from qfx.formats.fixed import FixedPoint
+from qfx.formats.minifloat import SPECIALS, Minifloat
+
+Format = FixedPoint | Minifloat
+
+# The formats of the comparison; E4M3 and E5M2 as OCP has them, NaN and infinity included.
+FORMATS: Mapping[str, Format] = {
+    "int4": FixedPoint(4, 0),
+    "E2M1": Minifloat(2, 1),
+    "int6": FixedPoint(6, 0),
+    "E2M3": Minifloat(2, 3),
+    "E3M2": Minifloat(3, 2),
+    "int8": FixedPoint(8, 0),
+    "E4M3": Minifloat(4, 3, specials="fn"),
+    "E5M2": Minifloat(5, 2, specials="ieee"),
+}
+# The longest dot product of ResNet-18: 512 channels of a 3 x 3 convolution.
+DOT_PRODUCT = 4608
+
+
+@dataclass(frozen=True)
+class AccumulatorBits:
+    """Widths of an exact accumulator, in bits.
+
+    Attributes:
+        published: by the formulas of "Shedding the Bits" (arXiv 2311.12359).
+        exact: the least that holds every sum of ``n`` products, from the largest product of the two formats.
+    """
+
+    published: int
+    exact: int
+
+
+def accumulator_bits(a: Format, b: Format, n: int) -> AccumulatorBits:
+    """Accumulator widths for a dot product of ``n`` pairs of ``a`` and ``b`` (both fixed point or both minifloat).
+
+    Published: integers ``ra + rb + ceil(log2 n) + 1``, minifloats ``2**ea + ma + 2**eb + mb + ceil(log2 n) - 1`` with ``r`` the
+    width and ``e``, ``m`` the exponent and mantissa bits. The integer formula always has a bit or two to spare. The minifloat
+    formula counts every code as a number, so it is generous where the top exponent is infinity and NaN, and it counts a sign bit.
+    """
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise QfxError(f"accumulator_bits: the length of a dot product is a positive integer, found {n!r}")
+    growth = (n - 1).bit_length()
+    if isinstance(a, FixedPoint) and isinstance(b, FixedPoint):
+        published = a.width + b.width + growth + 1
+        low, high = _fixed_range(a, b)
+    elif isinstance(a, Minifloat) and isinstance(b, Minifloat):
+        _check_exponents(a, b)
+        published = 2**a.exponent_bits + a.mantissa_bits + 2**b.exponent_bits + b.mantissa_bits + growth - 1
+        # Integers in units of the smallest subnormal steps.
+        top = int(a.max * 2**a.frac) * int(b.max * 2**b.frac)
+        low, high = (-top if a.signed or b.signed else 0), top
+    else:
+        raise QfxError(f"accumulator_bits: {a} and {b} are of different families; both must be fixed point or both minifloat")
+    exact = 1 + max((n * high).bit_length(), (-n * low - 1).bit_length() if low < 0 else 0)
+    return AccumulatorBits(published, exact)
+
+
+def mac_kernel(
+    a: Format,
+    b: Format | None = None,
+    n: int = DOT_PRODUCT,
+    *,
+    cast: bool = False,
+    dsp: bool = False,
+    bits: int | None = None,
+    specials: bool = True,
+) -> Kernel:
+    """The multiply-accumulate kernel of two formats as a module with parameters.
+
+    Args:
+        a, b: the operands; ``b`` is like ``a`` when not given. Binary points and biases only scale the result.
+        n: length of the longest dot product.
+        cast: with the cast of the sum back to format ``a``: nearest even, saturating (or ``a.overflow``).
+        dsp: leave the integer multiplier to synthesis, which may take a DSP block, and do not build it from look-up tables.
+        bits: width of the accumulator; the published formula by default, or the exact need where that is wider.
+        specials: whether NaN and infinity are handled. Without, operands must be numbers.
+    """
+    b = a if b is None else b
+    need = accumulator_bits(a, b, n)
+    width = max(need.published, need.exact) if bits is None else bits
+    if width < need.exact:
+        raise QfxError(f"mac_kernel: {n} products of {a} and {b} need {need.exact} accumulator bits, found {width}")
+    if isinstance(a, FixedPoint) and isinstance(b, FixedPoint):
+        return _integer_kernel(a, b, width, cast, dsp)
+    assert isinstance(a, Minifloat) and isinstance(b, Minifloat)
+    return _minifloat_kernel(a, b, width, cast, specials)
+
+
+def cast_kernel(fmt: Minifloat, in_width: int, shift: int) -> Kernel:
+    """The cast of an exact ``in_width``-bit sum to ``fmt`` on its own; ``shift`` as in ``qfx_minifloat_cast``."""
+    if fmt.exponent_bits == 0 or fmt.rounding != "RND_CONV":
+        raise QfxError(f"cast_kernel: qfx_minifloat_cast has formats with exponent bits and RND_CONV, not {fmt}")
+    special = SPECIALS.index(fmt.specials)
+    parameters = {
+        **{"IN_WIDTH": in_width, "SHIFT": shift, "EXP": fmt.exponent_bits, "MAN": fmt.mantissa_bits},
+        **{"SIGNED": int(fmt.signed), "SPECIALS": special, "OVERFLOW": int(fmt.overflow == "INF")},
+    }
+    return Kernel("qfx_minifloat_cast", _sources("qfx_minifloat_cast"), parameters)
+
+
+def mac_table(
+    n: int = DOT_PRODUCT,
+    *,
+    formats: Mapping[str, Format] | None = None,
+    full: bool = False,
+    fmax: bool = False,
+    workers: int = 2,
+) -> list[dict[str, Any]]:
+    """The cost of a multiply-accumulate kernel for each format.
+
+    Args:
+        n: length of the dot product that the accumulator is for.
+        formats: by name; :data:`FORMATS` by default.
+        full: also with the cast, with DSP blocks, without special values and with the exact accumulator (five more syntheses each).
+        fmax: also the clock frequency on an ECP5 (the ``fmax`` extra).
+        workers: syntheses at a time.
+
+    Returns:
+        One dictionary per format: ``format``, ``bits`` (of an operand), ``integer``, ``accumulator_bits`` (of the kernel that
+        was measured, by the published formula), ``accumulator_bits_exact``, ``lut``, ``ff``, ``carry``, ``dsp``, ``tool``, ``version``;
+        ``ratio``: look-up tables over those of the integer of the same width, None without one. Multipliers are built from
+        look-up tables, so ``dsp`` is 0. ``full`` adds ``lut_cast``, ``ff_cast``, ``ratio_cast`` (over the integer without cast),
+        ``ratio_cast_cast`` (over the integer with its cast), ``lut_finite`` (no special values), ``lut_exact`` (exact
+        accumulator), ``lut_dsp`` and ``dsp_dsp`` (multipliers left to synthesis). ``fmax`` adds ``fmax`` in MHz.
+    """
+    formats = FORMATS if formats is None else formats
+    jobs: dict[tuple[str, str], tuple[Kernel, dict[str, bool]]] = {}
+    for name, fmt in formats.items():
+        need = accumulator_bits(fmt, fmt, n)
+        jobs[name, ""] = mac_kernel(fmt, n=n), {"dsp": False, "fmax": fmax}
+        if full:
+            jobs[name, "cast"] = mac_kernel(fmt, n=n, cast=True), {"dsp": False}
+            jobs[name, "finite"] = mac_kernel(fmt, n=n, specials=False), {"dsp": False}
+            jobs[name, "exact"] = mac_kernel(fmt, n=n, bits=need.exact), {"dsp": False}
+            jobs[name, "dsp"] = mac_kernel(fmt, n=n, dsp=True), {"dsp": True}
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        found = dict(zip(jobs, pool.map(lambda job: measure(job[0], **job[1]), jobs.values()), strict=True))
+
+    integers = {fmt.width: name for name, fmt in formats.items() if isinstance(fmt, FixedPoint)}
+    rows = []
+    for name, fmt in formats.items():
+        need, cost = accumulator_bits(fmt, fmt, n), found[name, ""]
+        integer = integers.get(fmt.width)
+        row: dict[str, Any] = {
+            "format": name,
+            "bits": fmt.width,
+            "integer": isinstance(fmt, FixedPoint),
+            "accumulator_bits": int(jobs[name, ""][0].parameters["ACC_WIDTH"]),
+            "accumulator_bits_exact": need.exact,
+            **{kind: getattr(cost, kind) for kind in ("lut", "ff", "carry", "dsp", "tool", "version")},
+            "ratio": cost.lut / found[integer, ""].lut if integer else None,
+        }
+        if full:
+            cast = found[name, "cast"]
+            row |= {"lut_cast": cast.lut, "ff_cast": cast.ff}
+            row["ratio_cast"] = cast.lut / found[integer, ""].lut if integer else None
+            row["ratio_cast_cast"] = cast.lut / found[integer, "cast"].lut if integer else None
+            row |= {"lut_finite": found[name, "finite"].lut, "lut_exact": found[name, "exact"].lut}
+            row |= {"lut_dsp": found[name, "dsp"].lut, "dsp_dsp": found[name, "dsp"].dsp}
+        if fmax:
+            row["fmax"] = cost.fmax
+        rows.append(row)
+    return rows
+
+
+def _integer_kernel(a: FixedPoint, b: FixedPoint, width: int, cast: bool, dsp: bool) -> Kernel:
+    parameters = {
+        **{"A_WIDTH": a.width, "A_SIGNED": int(a.signed), "B_WIDTH": b.width, "B_SIGNED": int(b.signed)},
+        **{"ACC_WIDTH": max(width, a.width + b.width), "DSP": int(dsp)},
+    }
+    if not cast:
+        return Kernel("qfx_mac_int", _sources("qfx_mac_int", "qfx_multiply_booth"), parameters)
+    # Back to the format of a, as if b's numbers were below 1: the sum loses the fraction bits of b.
+    parameters |= {"SHIFT": b.width - int(b.signed), "OUT_WIDTH": a.width, "OUT_SIGNED": int(a.signed)}
+    names = ("qfx_mac_int_cast", "qfx_mac_int", "qfx_multiply_booth")
+    return Kernel("qfx_mac_int_cast", (*_sources(*names), *_kernels("qfx_cast", "qfx_extend")), parameters)
+
+
+def _minifloat_kernel(a: Minifloat, b: Minifloat, width: int, cast: bool, specials: bool) -> Kernel:
+    _check_exponents(a, b)
+    parameters = {}
+    for side, fmt in (("A", a), ("B", b)):
+        parameters |= {f"{side}_EXP": fmt.exponent_bits, f"{side}_MAN": fmt.mantissa_bits}
+        parameters |= {f"{side}_SIGNED": int(fmt.signed), f"{side}_SPECIALS": SPECIALS.index(fmt.specials) * specials}
+    parameters["ACC_WIDTH"] = width
+    names: Sequence[str] = (
+        *("qfx_mac_minifloat", "qfx_minifloat_product_specials", "qfx_multiply_significands", "qfx_add_logic"),
+    )
+    if not cast:
+        return Kernel("qfx_mac_minifloat", _sources(*names), parameters)
+    if a.rounding != "RND_CONV":
+        raise QfxError(f"mac_kernel: the cast of the kernel rounds to nearest even, not {a.rounding}")
+    # The sum counts in units of both smallest steps; the result in units of that of a.
+    parameters |= {"SHIFT": b.frac, "OUT_EXP": a.exponent_bits, "OUT_MAN": a.mantissa_bits, "OUT_SIGNED": int(a.signed)}
+    parameters |= {"OUT_SPECIALS": SPECIALS.index(a.specials), "OUT_OVERFLOW": int(a.overflow == "INF")}
+    names = ("qfx_mac_minifloat_cast", "qfx_minifloat_cast", *names)
+    return Kernel("qfx_mac_minifloat_cast", _sources(*names), parameters)
+
+
+def _fixed_range(a: FixedPoint, b: FixedPoint) -> tuple[int, int]:
+    """The least and the greatest product of two codes of these widths, whatever the overflow mode."""
+    ends = [(-(2 ** (f.width - 1)), 2 ** (f.width - 1) - 1) if f.signed else (0, 2**f.width - 1) for f in (a, b)]
+    products = [x * y for x in ends[0] for y in ends[1]]
+    return min(products), max(products)
+
+
+def _check_exponents(*formats: Minifloat) -> None:
+    for fmt in formats:
+        if fmt.exponent_bits == 0:
+            raise QfxError(f"{fmt}: the minifloat kernels need exponent bits; a sign-magnitude number is an integer")
+
+
+def _sources(*modules: str) -> tuple[Path, ...]:
+    return tuple(Path(str(files("qfx.rtl").joinpath("mac", f"{module}.v"))) for module in modules)
+
+
+def _kernels(*modules: str) -> tuple[Path, ...]:
+    return tuple(Path(str(files("qfx.rtl").joinpath("kernels", f"{module}.v"))) for module in modules)
