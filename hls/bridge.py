@@ -24,6 +24,21 @@ class Port:
     beat: int
 
 
+#: Shadows the system's ``assert.h``, which would end the Python process.
+ASSERT = """\
+// Written by QFX: in C simulation a failed assertion is an exception, which Python reports.
+#ifndef QFX_ASSERT_H_
+#define QFX_ASSERT_H_
+#include <stdexcept>
+#include <string>
+inline void qfx_assertion_failed(const char *text, const char *file, int line) {
+    throw std::runtime_error(std::string(file) + ":" + std::to_string(line) + ": assertion failed: " + text);
+}
+#endif
+#undef assert
+#define assert(condition) ((condition) ? (void)0 : qfx_assertion_failed(#condition, __FILE__, __LINE__))
+"""
+
 _BRIDGE = """\
 // Written by QFX: C simulation as a shared library. Frames are integer codes in channels-last order.
 // The design is included here, not linked: hls4ml's headers take longer to read than it takes to compile it.
@@ -38,6 +53,7 @@ static const char *weights_dir = "firmware/weights";
 #include "firmware/nnet_utils/qfx_cast.h"
 #include "firmware/nnet_utils/qfx_trace.h"
 #include <cstddef>
+#include <exception>
 #include <map>
 #include <string>
 
@@ -51,8 +67,25 @@ namespace qfx {{
 std::map<std::string, long long *> *trace_sink = NULL;
 }} // namespace qfx
 
+static std::string message;
+
 static int run_frame(const long long *x, long long *y) {{
 {body}
+}}
+
+// Returns 0, or 1 + the index of the frame that failed; `message` then says how.
+static long long run_frames(const long long *x, long long *y, long long frame, long long end) {{
+    for (; frame < end; frame++) {{
+        try {{
+            message = "a stream held too few or too many elements";
+            if (run_frame(x + frame * {in_size}, y + frame * {out_size}))
+                return 1 + frame;
+        }} catch (const std::exception &failure) {{
+            message = failure.what();
+            return 1 + frame;
+        }}
+    }}
+    return 0;
 }}
 
 extern "C" {{
@@ -60,12 +93,11 @@ extern "C" {{
 // Where hls4ml's weight files are; the string must stay. To be called first.
 void qfx_weights(const char *folder) {{ qfx::weights_dir = folder; }}
 
-// Returns 0, or 1 + the index of the first frame after which a stream was not empty.
+// What failed last.
+const char *qfx_message() {{ return message.c_str(); }}
+
 long long qfx_run(const long long *x, long long *y, long long frames) {{
-    for (long long i = 0; i < frames; i++)
-        if (run_frame(x + i * {in_size}, y + i * {out_size}))
-            return 1 + i;
-    return 0;
+    return run_frames(x, y, 0, frames);
 }}
 
 // Records tensors: `names[k]` of `sizes[k]` elements a frame into `buffers[k]`.
@@ -77,8 +109,7 @@ long long qfx_trace(const long long *x, long long *y, long long frames, const ch
     for (long long i = 0; i < frames && !failed; i++) {{
         for (long long k = 0; k < count; k++)
             sink[names[k]] = buffers[k] + i * sizes[k];
-        if (run_frame(x + i * {in_size}, y + i * {out_size}))
-            failed = 1 + i;
+        failed = run_frames(x, y, i, i + 1);
     }}
     qfx::trace_sink = NULL;
     return failed;

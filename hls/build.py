@@ -205,8 +205,9 @@ def _check_types(model: Any, layers: list[LayerSpec]) -> None:
         for output in layer.outputs:
             variable = node.get_output_variable(output)
             found, wanted = _described(variable.type.precision), _wanted(layer.types["result"])
-            # A reshape is another name of its operand, and has its type with whatever modes.
-            same = found[:3] == wanted[:3] if layer.class_name == "Reshape" else found == wanted
+            # Reshapes and padding have the type of their operand, with modes that never act.
+            copied = layer.class_name in ("Reshape", "ZeroPadding1D", "ZeroPadding2D")
+            same = found[:3] == wanted[:3] if copied else found == wanted
             shape = tuple(variable.shape)
             if not same or shape != tuple(layer.shape):
                 raise QfxError(

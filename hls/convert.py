@@ -61,6 +61,8 @@ def convert(
     reuse = _per_layer("reuse_factor", reuse_factor, layers)
     strategies = _per_layer("strategy", strategy, layers)
     _check_options(reuse, strategies)
+    if clock_mhz is not None and not 0 < clock_mhz < 1e5:
+        raise QfxError(f"hls: clock_mhz is {clock_mhz!r}; it must be a frequency in MHz")
     period = 1000.0 / clock_mhz if clock_mhz is not None else board.period_ns
 
     from qfx.hls import build  # imports hls4ml: seconds, and only who converts pays them
@@ -143,6 +145,8 @@ def _finish(work: Path, model: Any, top: str, io: str, board: Board, backend: st
         beat = variable.shape[-1] if io == "stream" else 0
         ports.append(bridge.Port(variable.type.name, variable.size(), beat))
     (work / f"{top}_bridge.cpp").write_text(bridge.bridge(top, *ports))
+    (work / "csim").mkdir()
+    (work / "csim" / "assert.h").write_text(bridge.ASSERT)
     (work / f"{top}_test.cpp").write_text(bridge.test_bench(top, *ports))
     source = work / "firmware" / f"{top}.cpp"
     text = source.read_text().replace("nnet::save_layer_output<", "qfx::trace<")
@@ -152,6 +156,8 @@ def _finish(work: Path, model: Any, top: str, io: str, board: Board, backend: st
         )
     )
     (work / "build_lib.sh").unlink(missing_ok=True)
+    config = work / "hls4ml_config.yml"
+    config.write_text(config.read_text().replace(str(work), "."))
     (work / MARKER).write_text(
         json.dumps({"written_by": "qfx", "board": board.name, "io": io, "backend": backend}, indent=1) + "\n"
     )

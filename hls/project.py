@@ -24,7 +24,13 @@ MARKER = "qfx_project.json"
 
 #: Statics of templates stay inside each library, because designs share names of types. The headers of
 #: ap_fixed are full of warnings.
-_FLAGS = ("-std=c++14", "-fPIC", "-fno-gnu-unique", "-w", "-Ifirmware/ap_types")
+_FLAGS = ("-std=c++14", "-fPIC", "-fno-gnu-unique", "-w", "-Icsim", "-Ifirmware/ap_types")
+
+#: Command lines of the vendor's tools, the latest first.
+_COMMANDS = {
+    "Vitis": (("vitis-run", "--mode", "hls", "--tcl", "build_prj.tcl"), ("vitis_hls", "-f", "build_prj.tcl")),
+    "Vivado": (("vivado_hls", "-f", "build_prj.tcl"),),
+}
 
 _library_number = itertools.count()
 
@@ -84,6 +90,7 @@ class Project:
         self._library = ctypes.CDLL(str(path), mode=os.RTLD_LOCAL | os.RTLD_NOW)
         for function in (self._library.qfx_run, self._library.qfx_trace):
             function.restype = ctypes.c_longlong
+        self._library.qfx_message.restype = ctypes.c_char_p
         self._weights = ctypes.c_char_p(str(self.out_dir.resolve() / "firmware" / "weights").encode())
         self._library.qfx_weights(self._weights)
         path.with_suffix(".o").unlink()
@@ -117,7 +124,11 @@ class Project:
         frames, result = self._frames(x)
         failed = self._loaded().qfx_run(_pointer(frames), _pointer(result), ctypes.c_longlong(len(frames)))
         if failed:
-            raise QfxError(f"hls: sample {failed - 1}: a stream held too few or too many elements")
+            message = self._library.qfx_message().decode(errors="replace")
+            self._library = None  # what its line buffers hold is unknown now
+            raise QfxError(
+                f"hls: C simulation failed at sample {failed - 1}: {message}; compile() starts anew"
+            )
         return _channels_first(result, self.graph.output_node.tensor.shape)
 
     def trace(self, x: Any) -> dict[str, np.ndarray]:
@@ -184,10 +195,9 @@ class Project:
 
     @property
     def synthesis_command(self) -> tuple[str, ...]:
-        """The vendor tool's command, to be run in :attr:`out_dir`."""
-        if self.backend == "Vitis":
-            return ("vitis-run", "--tcl", "build_prj.tcl", "--mode", "hls")
-        return ("vivado_hls", "-f", "build_prj.tcl")
+        """The vendor tool's command, to be run in :attr:`out_dir`: the one on PATH, else the latest."""
+        commands = _COMMANDS[self.backend]
+        return next((c for c in commands if shutil.which(c[0]) is not None), commands[0])
 
     def synthesize(
         self, csim: bool = False, cosim: bool = False, timeout_s: float | None = None
@@ -280,7 +290,8 @@ def _pointer(array: np.ndarray) -> Any:
 
 def _channels_last(codes: np.ndarray) -> np.ndarray:
     """Frames in memory order, one a row."""
-    return np.ascontiguousarray(np.moveaxis(codes, 1, -1).reshape(len(codes), -1), dtype=np.int64)
+    size = int(np.prod(codes.shape[1:]))
+    return np.ascontiguousarray(np.moveaxis(codes, 1, -1).reshape(len(codes), size), dtype=np.int64)
 
 
 def _channels_first(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,8 +60,9 @@ def read_report(project: Path, top: str) -> SynthesisReport:
 def parse_report(path: Path) -> SynthesisReport:
     """Parse one ``csynth.xml``."""
     try:
-        root = ElementTree.parse(path).getroot()
-    except (OSError, ElementTree.ParseError) as error:
+        # Some versions put everything into a namespace, some do not.
+        root = ElementTree.fromstring(re.sub(' xmlns="[^"]*"', "", path.read_text(), count=1))
+    except (OSError, UnicodeDecodeError, ElementTree.ParseError) as error:
         raise QfxError(f"hls: {path}: not a csynth report: {error}") from error
 
     def text(tag: str) -> str:

@@ -15,7 +15,7 @@ from qfx.hls.kernels import Struct
 from qfx.hls.layers import LayerSpec, memory_order, memory_shape
 
 #: The longest shift for which the assignment of one ``ap_fixed`` type to another does a cast; beyond it, a
-#: kernel does: ``ap_fixed`` would build words of all the bits in between.
+#: kernel does. ``ap_fixed`` would build words of all the bits in between.
 _MAX_NATIVE_SHIFT = 48
 
 
@@ -97,7 +97,9 @@ class Design:
         exact, fmt = node.tensor, cast.tensor.format
         if not carries_values(exact) or not carries_values(cast.tensor) or fmt.overflow == "WRAP_SM":
             return False
-        return abs(exact.format.max_frac - fmt.max_frac) <= _MAX_NATIVE_SHIFT
+        shift = exact.format.max_frac - fmt.max_frac
+        # ap_fixed reads a bit beyond its operand when more bits are dropped than there are.
+        return -_MAX_NATIVE_SHIFT <= shift <= min(_MAX_NATIVE_SHIFT, exact.format.width)
 
     def add_native(
         self,
