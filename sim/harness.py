@@ -6,12 +6,12 @@ hundred times more.
 
 The harness reads `input.hex` (one beat per line) and writes, with every line of one file equally long:
 
-- `input.log`: the cycle (12 digits) of the first and of the last beat of each frame that the design took;
-- `output.log`: cycle (12 digits), `tlast` (1 digit) and `tdata` of each beat that the design gave;
-- `tap<i>.log`: `tdata` of each beat that moved on internal stream `i`;
-- `violations.log`: streams whose `tvalid` fell or whose `tdata` changed while `tready` was low;
-- `stalled.log`: the state of every stream, when nothing moved for longer than `+quiet=`.
-"""
+- `input.log`: the cycle (12 digits) of the first and of the last beat of each frame that the design took; -
+`output.log`: cycle (12 digits), `tlast` (1 digit) and `tdata` of each beat that the design gave; -
+`tap<i>.log`: for each cycle in which one of the internal streams of group `i` moved a beat, one digit and
+`tdata` of each stream; - `violations.log`: cycle, and one bit for each stream whose `tvalid` fell or whose
+`tdata` changed while `tready` was low; - `stalled.log`: when nothing moved for longer than `+quiet=`, beats
+taken and given, `tvalid` and `tready` of all streams."""
 
 from __future__ import annotations
 
@@ -36,6 +36,42 @@ class Tap:
     tready: str
     bits: int
 
+    @property
+    def digits(self) -> int:
+        """Hexadecimal digits of a beat."""
+        return -(-self.bits // 4)
+
+
+@dataclass(frozen=True)
+class TapGroup:
+    """Streams that share a log file `name`: each line has the fields of all of them, the first stream's
+    last."""
+
+    name: str
+    taps: tuple[Tap, ...]
+
+    @property
+    def digits(self) -> int:
+        """Hexadecimal digits of a line."""
+        return sum(1 + tap.digits for tap in self.taps)
+
+    def columns(self, index: int) -> tuple[int, int]:
+        """Where the field of a stream begins in a line, and where its data begin, behind the digit that is 1
+        when a beat moved."""
+        start = sum(1 + tap.digits for tap in self.taps[index + 1 :])
+        return start, start + 1
+
+
+def groups(taps: Sequence[Tap]) -> list[TapGroup]:
+    """Taps in groups of about 256 bits: one `$fwrite` each. A `$fwrite` per stream would take longer to
+    compile than the design, and one for all would write idle streams in every cycle."""
+    found: list[list[Tap]] = []
+    for tap in taps:
+        if not found or sum(1 + t.digits for t in found[-1]) + tap.digits >= 64:
+            found.append([])
+        found[-1].append(tap)
+    return [TapGroup(f"tap{number}.log", tuple(members)) for number, members in enumerate(found)]
+
 
 def harness(top: str, in_bits: int, out_bits: int, taps: Sequence[Tap]) -> str:
     """Verilog text of module `qfx_harness` around an instance `dut` of module `top`.
@@ -45,45 +81,65 @@ def harness(top: str, in_bits: int, out_bits: int, taps: Sequence[Tap]) -> str:
     for path in (top, *(signal for tap in taps for signal in (tap.tdata, tap.tvalid, tap.tready))):
         if not _PATH.fullmatch(path):
             raise QfxError(f"sim: {path!r} is not a hierarchical Verilog name")
-    monitors = "".join(_monitor(index, tap) for index, tap in enumerate(taps))
-    states = "".join(
-        f'      $fwrite(log, "{_text(t.name)} tvalid=%b tready=%b\\n", dut.{t.tvalid}, dut.{t.tready});\n'
-        for t in taps
-    )
+    monitors = "".join(_monitor(number, group) for number, group in enumerate(groups(taps)))
+    # Streams in the logs of states and violations: one bit each, the first tap lowest, m_axis above all, then
+    # s_axis.
+    valid = ", ".join(f"dut.{tap.tvalid}" for tap in reversed(taps))
+    ready = ", ".join(f"dut.{tap.tready}" for tap in reversed(taps))
+    broken = ", ".join(f"broken{number}" for number in reversed(range(len(groups(taps)))))
     return (
         _HARNESS.replace("@TOP@", top)
         .replace("@IN_BITS@", str(in_bits))
         .replace("@OUT_BITS@", str(out_bits))
-        .replace("@STATES@", states.rstrip("\n"))
+        .replace("@STREAMS@", str(len(taps)))
+        .replace("@VALID@", f", {valid}" if taps else "")
+        .replace("@READY@", f", {ready}" if taps else "")
+        .replace("@BROKEN@", f", {broken}" if taps else "")
         .replace("@MONITORS@", monitors)
     )
 
 
-def _text(name: str) -> str:
-    """A name for a Verilog string: nothing that could end it or be taken for a format."""
-    return re.sub(r"[^A-Za-z0-9_.\[\]]", "_", name)
+def stream_names(taps: Sequence[Tap]) -> list[str]:
+    """The streams of `stalled.log` and `violations.log`, lowest bit first."""
+    return [*(tap.name for tap in taps), "m_axis", "s_axis"]
 
 
-def _monitor(index: int, tap: Tap) -> str:
-    high = tap.bits - 1
-    return f"""
-  reg [{high}:0] tap{index}_data;
-  reg tap{index}_waits;
-  integer tap{index}_file;
-  initial tap{index}_file = $fopen("tap{index}.log", "w");
+def _monitor(number: int, group: TapGroup) -> str:
+    """Log and check of a group of streams."""
+    count = len(group.taps)
+    moves = ", ".join(f"dut.{t.tvalid} && dut.{t.tready}" for t in reversed(group.taps))
+    fields = ", ".join(f"3'd0, dut.{t.tvalid} && dut.{t.tready}, {_padded(t)}" for t in reversed(group.taps))
+    kept = "".join(
+        f"""
+  reg [{tap.bits - 1}:0] data{number}_{index};
+  reg waits{number}_{index};
+  assign broken{number}[{index}] = waits{number}_{index}
+      && (!dut.{tap.tvalid} || dut.{tap.tdata} !== data{number}_{index});
   always @(posedge aclk) begin
-    tap{index}_waits <= aresetn && dut.{tap.tvalid} && !dut.{tap.tready};
-    tap{index}_data <= dut.{tap.tdata};
-    if (!aresetn) begin
-      $fclose(tap{index}_file);
-      tap{index}_file = $fopen("tap{index}.log", "w");
-    end else begin
-      if (dut.{tap.tvalid} && dut.{tap.tready}) $fwrite(tap{index}_file, "%h\\n", dut.{tap.tdata});
-      if (tap{index}_waits && (!dut.{tap.tvalid} || dut.{tap.tdata} !== tap{index}_data))
-        $fwrite(violations, "{_text(tap.name)} in cycle %0d\\n", cycle);
-    end
+    data{number}_{index} <= dut.{tap.tdata};
+    waits{number}_{index} <= aresetn && dut.{tap.tvalid} && !dut.{tap.tready};
   end
 """
+        for index, tap in enumerate(group.taps)
+    )
+    return f"""
+  wire [{count - 1}:0] broken{number};
+  wire [{count - 1}:0] moves{number} = {{{moves}}};
+  integer tap{number}_file;
+  initial tap{number}_file = $fopen("{group.name}", "w");
+  always @(posedge aclk) begin
+    if (!aresetn) begin
+      $fclose(tap{number}_file);
+      tap{number}_file = $fopen("{group.name}", "w");
+    end else if (moves{number} != 0) $fwrite(tap{number}_file, "%h\\n", {{{fields}}});
+  end
+{kept}"""
+
+
+def _padded(tap: Tap) -> str:
+    """The data of a stream, padded to whole digits."""
+    padding = 4 * tap.digits - tap.bits
+    return f"{padding}'d0, dut.{tap.tdata}" if padding else f"dut.{tap.tdata}"
 
 
 _HARNESS = """\
@@ -97,6 +153,7 @@ module qfx_harness (
 );
   localparam IN_BITS = @IN_BITS@;
   localparam OUT_BITS = @OUT_BITS@;
+  localparam STREAMS = @STREAMS@;
 
   reg s_axis_tvalid;
   reg s_axis_tlast;
@@ -173,6 +230,10 @@ module qfx_harness (
   reg [IN_BITS-1:0] word;
   reg m_waits, m_last;
   reg [OUT_BITS-1:0] m_data;
+  wire m_broken = m_waits && (!m_axis_tvalid || m_axis_tdata !== m_data || m_axis_tlast !== m_last);
+  wire [STREAMS+1:0] valid = {s_axis_tvalid, m_axis_tvalid@VALID@};
+  wire [STREAMS+1:0] ready = {s_axis_tready, m_axis_tready@READY@};
+  wire [STREAMS+1:0] broken = {1'b0, m_broken@BROKEN@};
 
   // A reset starts the run again from the first beat and forgets what was logged before it.
   always @(posedge aclk) begin
@@ -238,17 +299,12 @@ module qfx_harness (
       m_waits <= m_axis_tvalid && !m_axis_tready;
       m_data <= m_axis_tdata;
       m_last <= m_axis_tlast;
-      if (m_waits && (!m_axis_tvalid || m_axis_tdata !== m_data || m_axis_tlast !== m_last))
-        $fwrite(violations, "m_axis in cycle %0d\\n", cycle);
+      if (broken != 0) $fwrite(violations, "%h %b\\n", cycle, broken);
       if (out_taken > out_beats) finish(1'b0);
       else if (out_taken == out_beats && in_taken == in_beats && idle >= drain) finish(1'b0);
       else if (idle > quiet) begin
         log = $fopen("stalled.log", "w");
-        $fwrite(log, "%0d of %0d input beats taken, %0d of %0d output beats given\\n",
-                in_taken, in_beats, out_taken, out_beats);
-        $fwrite(log, "s_axis tvalid=%b tready=%b\\n", s_axis_tvalid, s_axis_tready);
-@STATES@
-        $fwrite(log, "m_axis tvalid=%b tready=%b\\n", m_axis_tvalid, m_axis_tready);
+        $fwrite(log, "%0d %0d %b %b\\n", in_taken, out_taken, valid, ready);
         $fclose(log);
         finish(1'b1);
       end

@@ -15,7 +15,7 @@ import numpy as np
 
 from qfx.errors import QfxError
 from qfx.sim import frames, verilator
-from qfx.sim.harness import TOP, Tap, harness
+from qfx.sim.harness import TOP, Tap, groups, harness, stream_names
 
 _CYCLE_DIGITS = 12
 _VERILOG = {".v", ".sv"}
@@ -181,8 +181,13 @@ def _run(
     )
 
     verilog, memories = split_files(design.files)
-    options = verilator_options(design)
-    built = verilator.build([*verilog, path / f"{TOP}.v"], TOP, public=False, waves=waves, **options)
+    built = verilator.build(
+        [*verilog, path / f"{TOP}.v"],
+        TOP,
+        public=False,
+        waves=waves,
+        optimize=_optimize(samples * max(int(design.interval), 1)),
+    )
     for name in ("stalled.log", "violations.log"):
         (path / name).unlink(missing_ok=True)
     try:
@@ -197,12 +202,12 @@ def _run(
             timeout_s=timeout_s,
         )
     except verilator.SimulationError as error:
-        _check_protocol(design, path)
+        _check_protocol(design, taps, path)
         if (path / "stalled.log").is_file():
-            state = (path / "stalled.log").read_text()
+            state = _stalled(taps, path, samples * source.beats, samples * sink.beats)
             raise verilator.SimulationError(f"sim of {design.top}: the design hangs; {state}") from error
         raise
-    _check_protocol(design, path)
+    _check_protocol(design, taps, path)
     taken = _cycles(path / "input.log").reshape(-1, 2)
     out_codes, out_cycles = _output(design, sink, samples, path)
     if len(taken) != samples:
@@ -217,9 +222,7 @@ def _run(
         interval=_interval(ends),
         input_cycles=taken,
         output_cycles=out_cycles,
-        streams=tuple(
-            _trace(design, s, i, samples, path) for i, s in enumerate(streams) if s.node is not None
-        ),
+        streams=_traces(design, streams, taps, samples, path),
         directory=path if keep else None,
         seconds=results.seconds,
     )
@@ -238,9 +241,10 @@ def split_files(files: Sequence[Path | str]) -> tuple[list[Path], list[Path]]:
     return [p for p in paths if p.suffix in _VERILOG], [p for p in paths if p.suffix not in _VERILOG]
 
 
-def verilator_options(design: Any) -> dict[str, Any]:
-    """Small designs build fast, those that simulate long run fast."""
-    return {"optimize": "-O2" if design.interval > 20_000 else "-O1"}
+def _optimize(cycles: int) -> str:
+    """What the C++ compiler shall spend on a simulation of so many cycles: for short ones, building takes
+    longer than running."""
+    return "-O0" if cycles < 20_000 else "-O1" if cycles < 2_000_000 else "-O2"
 
 
 def _stalls(stalls: Stalls | float | None) -> Stalls | None:
@@ -281,14 +285,28 @@ def _cycles(path: Path) -> np.ndarray:
     return frames.from_hex(lines, 4 * _CYCLE_DIGITS, 1, signed=False)[:, 0]
 
 
-def _check_protocol(design: Any, path: Path) -> None:
+def _check_protocol(design: Any, taps: Sequence[Tap], path: Path) -> None:
     log = path / "violations.log"
     lines = log.read_text().splitlines() if log.is_file() else []
     if lines:
+        cycle, bits = lines[0].split()
+        names = [name for name, bit in zip(stream_names(taps), reversed(bits), strict=True) if bit == "1"]
         raise verilator.SimulationError(
-            f"sim of {design.top}: {len(lines)} times tvalid fell or tdata changed while tready was low, "
-            f"first on {lines[0]}"
+            f"sim of {design.top}: tvalid fell or tdata changed while tready was low, "
+            f"in {len(lines)} cycles, first in cycle {int(cycle, 16)} on {', '.join(names)}"
         )
+
+
+def _stalled(taps: Sequence[Tap], path: Path, in_beats: int, out_beats: int) -> str:
+    """What the harness saw when nothing moved any more."""
+    taken, given, valid, ready = (path / "stalled.log").read_text().split()
+    names = stream_names(taps)
+    states = [
+        f"{name} tvalid={v} tready={r}"
+        for name, v, r in zip(names, reversed(valid), reversed(ready), strict=True)
+    ]
+    beats = f"{taken} of {in_beats} input beats taken, {given} of {out_beats} output beats given"
+    return "\n".join([beats, *reversed(states)])
 
 
 def _output(design: Any, sink: Port, samples: int, path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -326,9 +344,26 @@ def _interval(ends: np.ndarray) -> float | None:
     return int(value) if value == int(value) else float(value)
 
 
-def _trace(design: Any, stream: Any, index: int, samples: int, path: Path) -> StreamTrace:
+def _traces(
+    design: Any, streams: Sequence[Any], taps: Sequence[Tap], samples: int, path: Path
+) -> tuple[StreamTrace, ...]:
+    """The tensors that passed on the internal streams, in the order of the design."""
+    found = []
+    number = 0
+    for group in groups(taps):
+        lines = frames.read_lines(path / group.name, group.digits)
+        for index in range(len(group.taps)):
+            stream = streams[number]
+            number += 1
+            if stream.node is not None:
+                flag, data = group.columns(index)
+                moved = lines[lines[:, flag] == ord("1"), data : data + group.taps[index].digits]
+                found.append(_trace(design, stream, moved, samples))
+    return tuple(found)
+
+
+def _trace(design: Any, stream: Any, lines: np.ndarray, samples: int) -> StreamTrace:
     tensor = design.graph[stream.node].tensor
-    lines = frames.read_lines(path / f"tap{index}.log", -(-stream.width * stream.lanes // 4))
     whole = tensor.size // stream.lanes * samples
     if len(lines) != whole:
         raise verilator.SimulationError(

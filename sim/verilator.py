@@ -40,6 +40,9 @@ from qfx.errors import MissingToolError, QfxError
 
 CACHE_LIMIT_BYTES = 2 * 2**30
 LOG_TAIL_LINES = 40
+# Below this size a design is compiled as one C++ file: a second core gains less than reading the headers
+# again costs.
+SINGLE_FILE_BYTES = 8 * 2**20
 # Registers start with random values and unknowns become random too: a design that depends on them gives wrong
 # results instead of passing by luck. The values are drawn from `+verilator+seed+`, so a run can be repeated.
 X_ARGS = ("--x-assign", "unique", "--x-initial", "unique")
@@ -364,6 +367,8 @@ class _Runner(CocotbVerilator):
     def _execute_cmds(self, cmds: Sequence[list[str]], cwd: object, stdout: TextIO | None = None) -> None:
         for command in cmds:
             making = command[0] == "make"
+            if making and self._model_bytes() < SINGLE_FILE_BYTES:
+                command = [*command, "VM_PARALLEL_BUILDS=0"]
             library = self._library() if making else None
             if library is not None and library.is_dir():
                 for path in library.iterdir():
@@ -382,6 +387,9 @@ class _Runner(CocotbVerilator):
                 raise RuntimeError(f"{Path(command[0]).name} ended with status {result.returncode}")
             if library is not None and not library.is_dir():
                 self._save_library(library)
+
+    def _model_bytes(self) -> int:
+        return sum(path.stat().st_size for path in self.build_dir.glob("Vtop*.cpp"))
 
     def _library(self) -> Path:
         """Where the compiled run-time library for these compiler settings is kept."""
