@@ -48,7 +48,7 @@ def exact_float32() -> Iterator[None]:
 
 
 def _onednn_may_round() -> bool:
-    """Whether the environment lets oneDNN compute float32 in a narrower type; nothing in torch overrides that."""
+    """Whether the environment lets oneDNN compute float32 in a narrower type, which torch cannot override."""
     names = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE")
     return any(os.environ.get(name, "STRICT").upper() != "STRICT" for name in names)
 

@@ -41,7 +41,8 @@ def calibrate(q: QuantizedModel, batches: Iterable[Any], *, progress: bool = Tru
         raise QfxError(f"calibrate: expected what qfx.prepare returned, found {type(q).__name__}")
     if isinstance(batches, torch.Tensor):
         raise QfxError(
-            "calibrate: expected batches (a data loader or a list of tensors), found one tensor; pass [tensor]"
+            "calibrate: expected batches (a data loader or a list of tensors), found one tensor; pass "
+            "[tensor]"
         )
     for step, module in q._qfx_items():
         module.check(step.path)
@@ -60,7 +61,7 @@ def calibrate(q: QuantizedModel, batches: Iterable[Any], *, progress: bool = Tru
 
 
 def _reach(q: QuantizedModel, index: int) -> int | None:
-    """Integer bits of the cast behind a step, when only activations and moves stand between; ``None`` otherwise."""
+    """Integer bits of the cast behind a step when only activations and moves stand between, or ``None``."""
     for step, module in list(q._qfx_items())[index + 1 :]:
         if index not in step.inputs:
             continue
@@ -94,7 +95,8 @@ def _observe(q: QuantizedModel, batches: Iterable[Any], progress: bool) -> None:
                 x = torch.as_tensor(x)
             if x.is_floating_point() and not torch.isfinite(x).all():
                 raise QfxError(
-                    f"calibrate: batch holds NaN or infinity at sample {samples} or later; remove them from the data first"
+                    f"calibrate: batch holds NaN or infinity at sample {samples} or later; remove them from "
+                    "the data first"
                 )
             q(x.to(device))
             samples += len(x)
@@ -114,7 +116,8 @@ def _observe(q: QuantizedModel, batches: Iterable[Any], progress: bool) -> None:
 def _place(quantizer: Quantizer, samples: torch.Tensor, where: str) -> None:
     if not torch.isfinite(samples).all():
         raise QfxError(
-            f"calibrate: {where} holds NaN or infinity; the model does not compute finite numbers from this data"
+            f"calibrate: {where} holds NaN or infinity; the model does not compute finite numbers from this "
+            "data"
         )
     fracs = [best_frac(quantizer.fmt, row) for row in samples]
     # A channel that is always 0 follows the others.

@@ -73,17 +73,20 @@ class Config:
         for glob, entries in self.overrides.items():
             if not isinstance(glob, str) or not isinstance(entries, Mapping):
                 raise QfxError(
-                    f"Config: overrides[{glob!r}] must be a dictionary like {{'weight': FixedPoint(4)}}, found {entries!r}"
+                    f"Config: overrides[{glob!r}] must be a dictionary like {{'weight': FixedPoint(4)}}, "
+                    f"found {entries!r}"
                 )
             for key, value in entries.items():
                 if key not in _LOCAL:
                     raise QfxError(
-                        f"Config: overrides[{glob!r}] has the unknown key {key!r}; known are {', '.join(_LOCAL)}"
+                        f"Config: overrides[{glob!r}] has the unknown key {key!r}; known are "
+                        f"{', '.join(_LOCAL)}"
                     )
                 if key == "per_channel":
                     if not isinstance(value, bool):
                         raise QfxError(
-                            f"Config: overrides[{glob!r}]['per_channel'] must be True or False, found {value!r}"
+                            f"Config: overrides[{glob!r}]['per_channel'] must be True or False, found "
+                            f"{value!r}"
                         )
                 else:
                     _check_format(f"Config: overrides[{glob!r}][{key!r}]", value)
@@ -135,7 +138,8 @@ class Config:
         idle = [glob for glob in self.overrides if not any(matches(glob, path) for path in paths)]
         if idle:
             raise QfxError(
-                f"Config: overrides {', '.join(map(repr, idle))} match no module. The modules are: {', '.join(map(repr, paths))}"
+                f"Config: overrides {', '.join(map(repr, idle))} match no module. The modules are: "
+                f"{', '.join(map(repr, paths))}"
             )
 
 

@@ -47,7 +47,6 @@ def fold_batch_norms(
         )
         layer.attributes.update(weight=weight, bias=bias)
         layer.extra += [operation.path, *operation.extra]
-        assert operation.node is not None and layer.node is not None
         replaced[operation.node] = layer.node
         # A second BatchNorm behind the first sees the users of the first.
         users[layer.node] = users[operation.node]
@@ -58,7 +57,9 @@ def fold_batch_norms(
 def folded(
     weight: torch.Tensor, bias: torch.Tensor | None, norm: nn.BatchNorm1d | nn.BatchNorm2d
 ) -> tuple[nn.Parameter, nn.Parameter]:
-    """Weight and bias of a layer with its BatchNorm folded in; computed in float64, returned in the dtype of ``weight``."""
+    """Weight and bias of a layer with its BatchNorm folded in; computed in float64, in the dtype of
+    ``weight``.
+    """
     assert norm.running_mean is not None and norm.running_var is not None
     gain = (norm.running_var.double() + norm.eps).rsqrt()
     if norm.weight is not None:

@@ -45,6 +45,6 @@ def parameter_groups(
 
 
 def freeze_points(q: torch.nn.Module) -> None:
-    """Stop learning all binary points, where they are now; weights go on training. Useful for the last epochs."""
+    """Stop learning binary points, where they are now, and go on with the weights: for the last epochs."""
     for module in quantizers(q).values():
         module.freeze()

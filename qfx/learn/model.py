@@ -96,7 +96,8 @@ class QuantizedModel(torch.nn.Module):
         ):
             found = tuple(x.shape) if isinstance(x, torch.Tensor) else type(x).__name__
             raise QfxError(
-                f"model input: found {found}, expected a tensor of shape (samples, {', '.join(map(str, first.shape))})"
+                f"model input: found {found}, expected a tensor of shape (samples, "
+                f"{', '.join(map(str, first.shape))})"
             )
 
     def _qfx_make_plan(self) -> list[Exact]:

@@ -45,7 +45,7 @@ class Operation:
     kind: str
     operands: list[torch.fx.Node]
     attributes: dict[str, Any]
-    node: torch.fx.Node | None = None
+    node: torch.fx.Node = field(default=None, repr=False)  # type: ignore[assignment]  # set by read()
     path: str = ""
     extra: list[str] = field(default_factory=list)
 
@@ -91,7 +91,8 @@ class Context:
         """Shape of the result without the batch axis."""
         if self.node not in self.traced.sizes:
             raise Refusal(
-                "its result has no batch axis in front, or a shape that depends on the batch size; keep axis 0 as it is"
+                "its result has no batch axis in front, or a shape that depends on the batch size; keep axis "
+                "0 as it is"
             )
         return self.traced.sizes[self.node]
 
@@ -175,11 +176,21 @@ _ADVICE = {
     "Softmax": "leave it out of the model: the largest logit is the same",
     "LogSoftmax": "leave it out of the model and train with cross_entropy",
     "Sigmoid": "leave it out at the end of a model and train with binary_cross_entropy_with_logits",
-    "GELU": "use ReLU", "SiLU": "use ReLU or ReLU6", "Hardswish": "use ReLU6", "ELU": "use LeakyReLU", "PReLU": "use LeakyReLU",
-    "Tanh": "use Hardtanh", "LayerNorm": "use BatchNorm", "GroupNorm": "use BatchNorm", "InstanceNorm2d": "use BatchNorm2d",
-    "SyncBatchNorm": "convert it to BatchNorm2d before prepare", "matmul": "use nn.Linear for a product with weights",
-    "chunk": "use one layer per part", "split": "use one layer per part", "getitem": "slicing is not supported: use one layer per part",
-}  # fmt: skip
+    "GELU": "use ReLU",
+    "SiLU": "use ReLU or ReLU6",
+    "Hardswish": "use ReLU6",
+    "ELU": "use LeakyReLU",
+    "PReLU": "use LeakyReLU",
+    "Tanh": "use Hardtanh",
+    "LayerNorm": "use BatchNorm",
+    "GroupNorm": "use BatchNorm",
+    "InstanceNorm2d": "use BatchNorm2d",
+    "SyncBatchNorm": "convert it to BatchNorm2d before prepare",
+    "matmul": "use nn.Linear for a product with weights",
+    "chunk": "use one layer per part",
+    "split": "use one layer per part",
+    "getitem": "slicing is not supported: use one layer per part",
+}
 
 
 def _advice(name: str) -> str:
@@ -226,7 +237,8 @@ def _linear(c: Context, a: dict[str, Any]) -> Operation:
     x = c.dynamic(a["input"])
     if len(c.size(x)) != 1:
         raise Refusal(
-            f"its operand has shape (samples, {', '.join(map(str, c.size(x)))}); Linear takes (samples, features): flatten it first"
+            f"its operand has shape (samples, {', '.join(map(str, c.size(x)))}); Linear takes (samples, "
+            "features): flatten it first"
         )
     return Operation("linear", [x], {"weight": _weights(c, a["weight"]), "bias": _weights(c, a.get("bias"))})
 
@@ -239,6 +251,7 @@ def _linear_module(c: Context, a: dict[str, Any]) -> Operation:
 def _conv(c: Context, a: dict[str, Any]) -> Operation:
     x = c.dynamic(a["input"])
     weight = _weights(c, a["weight"])
+    assert weight is not None
     rank = weight.ndim - 2
     if rank not in (1, 2) or len(c.size(x)) != rank + 1:
         raise Refusal("convolutions are supported in one and two dimensions, on batches")
@@ -355,7 +368,8 @@ def _arithmetic(kind: str) -> Reader:
                 raise Refusal("dividing tensors is not supported; multiply by a constant")
             if c.size(left) != c.size(right):
                 raise Refusal(
-                    f"operands of shapes {c.size(left)} and {c.size(right)} (without the batch) would be broadcast; both must have the same shape"
+                    f"operands of shapes {c.size(left)} and {c.size(right)} (without the batch) would be "
+                    "broadcast; both must have the same shape"
                 )
             return Operation(kind, [left, right], {})
         x, other = (left, right) if c.is_dynamic(left) else (right, left)
@@ -480,7 +494,8 @@ def _avg_pool(c: Context, a: dict[str, Any]) -> Operation:
     asked = _tuple(c.constant(a.get("padding", 0)), len(kernel))
     if any(asked) and not c.constant(a.get("count_include_pad", True)):
         raise Refusal(
-            "count_include_pad=False divides by different numbers at the border; use count_include_pad=True or no padding"
+            "count_include_pad=False divides by different numbers at the border; use count_include_pad=True "
+            "or no padding"
         )
     if c.constant(a.get("ceil_mode", False)) and any(
         after > p for (_, after), p in zip(padding, asked, strict=True)
@@ -507,7 +522,8 @@ def _adaptive(kind: str) -> Reader:
         size, out = c.size(x)[1:], c.result[1:]
         if len(size) not in (1, 2) or any(n % o for n, o in zip(size, out, strict=True)):
             raise Refusal(
-                f"from {size} to {out} takes windows of different sizes; use an output size that divides the input size"
+                f"from {size} to {out} takes windows of different sizes; use an output size that divides the "
+                "input size"
             )
         kernel = tuple(n // o for n, o in zip(size, out, strict=True))
         return Operation(kind, [x], {"kernel": kernel, "stride": kernel, "padding": ((0, 0),) * len(kernel)})
@@ -715,6 +731,8 @@ METHODS: dict[str, tuple[Reader, str]] = {
     "contiguous": (_same, "input memory_format"),
     "clone": (_same, "input memory_format"),
 }
-METHODS.update({f"{_name}_": _entry for _name, _entry in list(METHODS.items()) if _name in (
-    "relu", "clamp", "clip", "clamp_min", "clamp_max", "neg", "square", "pow", "add", "sub", "subtract", "mul", "multiply", "div", "divide",
-)})  # fmt: skip
+for _name in (
+    "relu", "clamp", "clip", "clamp_min", "clamp_max", "neg", "square", "pow",
+    "add", "sub", "subtract", "mul", "multiply", "div", "divide",
+):  # fmt: skip
+    METHODS[f"{_name}_"] = METHODS[_name]

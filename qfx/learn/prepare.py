@@ -142,7 +142,6 @@ class _Builder:
     # -- one operation ---------------------------------------------------------------------------------------
 
     def _add(self, o: Operation) -> None:
-        assert o.node is not None
         operands = [self.values[n] for n in o.operands]
         shape = o.attributes.pop("shape", None) if o.kind == "avg_pool" else None
         module = self._module(o)
@@ -171,7 +170,7 @@ class _Builder:
         return (size[0], *(n // k for n, k in zip(size[1:], o.attributes["kernel"], strict=True)))
 
     def _absorbed(self, o: Operation) -> bool:
-        """Whether the only user of a result computes on the uncast value, so that the cast moves behind it."""
+        """Whether the only user of a result computes on the uncast value: the cast then moves behind it."""
         if self.users[o.node] != 1 or o.node is self.output:
             return False
         (user,) = (u for u in self.operations if o.node in u.operands)
@@ -190,7 +189,8 @@ class _Builder:
         channels = self.traced.sizes[node][0]
         if isinstance(fmt.frac, tuple) and len(fmt.frac) != channels:
             raise QfxError(
-                f"{value.paths[-1]}: the activation format has {len(fmt.frac)} binary points for {channels} channels"
+                f"{value.paths[-1]}: the activation format has {len(fmt.frac)} binary points for {channels} "
+                "channels"
             )
         target = self.steps[value.step].target
         path = self.steps[value.step].path
@@ -230,8 +230,8 @@ class _Builder:
             if o.kind in ("add", "sub", "mul"):
                 return QuantBinary(o.kind)
             kinds: dict[str, type[QuantModule]] = {
-                "relu": QuantReLU, "leaky_relu": QuantLeakyReLU, "clip": QuantClip, "max_pool": QuantMaxPool, "concat": QuantConcat,
-                "reshape": QuantReshape, "transpose": QuantTranspose,
+                "relu": QuantReLU, "leaky_relu": QuantLeakyReLU, "clip": QuantClip, "max_pool": QuantMaxPool,
+                "concat": QuantConcat, "reshape": QuantReshape, "transpose": QuantTranspose,
             }  # fmt: skip
             return kinds[o.kind](**a)
         except QfxError as error:
@@ -249,7 +249,9 @@ class _Builder:
         return self._once(o, make(*arguments, **a), arguments[0])
 
     def _once(self, o: Operation, module: QuantModule, key: torch.Tensor) -> QuantModule:
-        """A module that is called twice shares its parameters and quantizers; the calls stay apart for messages and hooks."""
+        """A module that is called twice shares parameters and quantizers; messages and hooks tell the calls
+        apart.
+        """
         first = self._shared.setdefault((id(key), id(o.attributes.get("bias"))), module)
         if first is not module:
             for name, child in first.named_children():
@@ -259,7 +261,7 @@ class _Builder:
 
 
 def place(root: nn.Module, path: str, module: nn.Module) -> str:
-    """Register a module under a dotted path, with containers on the way; returns the path, changed where the name was taken."""
+    """Register a module under a dotted path, with containers on the way; returns the path that was free."""
     *owners, name = path.split(".")
     taken: list[str] = []
     for owner in owners:

@@ -82,7 +82,9 @@ def trace(model: torch.nn.Module, example_input: torch.Tensor) -> Traced:
     except Exception as error:
         place = _place_of(error) or type(model).__name__
         raise UnsupportedError(
-            f"prepare: torch.fx cannot trace the model at {place}: {str(error).strip().splitlines()[0] if str(error) else type(error).__name__}. The forward pass must not "
+            f"prepare: torch.fx cannot trace the model at {place}: "
+            f"{str(error).strip().splitlines()[0] if str(error) else type(error).__name__}. The forward pass "
+            "must not "
             f"branch on values or shapes of tensors; move such code out of the model"
         ) from error
     traced = _cleaned(model, graph)
@@ -92,7 +94,7 @@ def trace(model: torch.nn.Module, example_input: torch.Tensor) -> Traced:
 
 
 def module_path(node: torch.fx.Node) -> str:
-    """The path of the module that a node belongs to: itself for a module call, the module whose code it stands in otherwise."""
+    """The path of the module that a node calls, or in whose code it stands."""
     if node.op == "call_module":
         return str(node.target)
     stack = node.meta.get("nn_module_stack") or {}
@@ -169,11 +171,13 @@ def _cleaned(model: torch.nn.Module, graph: torch.fx.Graph) -> Traced:
     if len(inputs) != 1:
         names = ", ".join(str(n.target) for n in inputs)
         raise UnsupportedError(
-            f"prepare: the model takes {len(inputs)} inputs ({names}); one is supported: join them before the model"
+            f"prepare: the model takes {len(inputs)} inputs ({names}); one is supported: join them before "
+            "the model"
         )
     if not isinstance(output, torch.fx.Node):
         raise UnsupportedError(
-            f"prepare: the model returns {type(output).__name__}; it must return one tensor: wrap it in a module that picks one"
+            f"prepare: the model returns {type(output).__name__}; it must return one tensor: wrap it in a "
+            "module that picks one"
         )
     return Traced(model, [n for n in graph.nodes if n.op != "output"], inputs[0], output)
 
@@ -215,8 +219,10 @@ def _results(traced: Traced, graph: torch.fx.Graph, batch: torch.Tensor) -> dict
                 path = module_path(n) or str(n.name)
                 line = source_line(n)
                 raise QfxError(
-                    f"prepare: the model fails on example_input of shape (samples, {', '.join(map(str, batch.shape[1:]))}) at {path}"
-                    f"{f' ({line})' if line else ''}: {str(error).strip().splitlines()[0] if str(error) else type(error).__name__}"
+                    "prepare: the model fails on example_input of shape (samples, "
+                    f"{', '.join(map(str, batch.shape[1:]))}) at {path}"
+                    f"{f' ({line})' if line else ''}: "
+                    f"{str(error).strip().splitlines()[0] if str(error) else type(error).__name__}"
                 ) from error
             # In-place operations would change what was seen before.
             results[n] = (
@@ -245,11 +251,12 @@ def _in_place_user(node: torch.fx.Node, model: torch.nn.Module) -> bool:
 
 
 _IN_PLACE_OPERATORS = {
-    operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.ipow, operator.ifloordiv, operator.imatmul,
+    operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.ipow, operator.ifloordiv,
+    operator.imatmul,
 }  # fmt: skip
 _VIEWS = {
-    "view", "reshape", "flatten", "permute", "transpose", "squeeze", "unsqueeze", "contiguous", "t", "chunk", "split", "getitem", "narrow",
-    "select", "unbind", "expand", "detach", "unflatten", "float",
+    "view", "reshape", "flatten", "permute", "transpose", "squeeze", "unsqueeze", "contiguous", "t", "chunk",
+    "split", "getitem", "narrow", "select", "unbind", "expand", "detach", "unflatten", "float",
 }  # fmt: skip
 
 
@@ -285,7 +292,8 @@ def _respect_in_place(traced: Traced) -> None:
             source = source.args[0]
             if any(order.get(u, len(order)) > order[node] for u in source.users):
                 raise UnsupportedError(
-                    f"prepare: {module_path(node) or 'model'} ({source_line(node)}): {spelled(node)} writes into a view of a tensor that is used again later; "
+                    f"prepare: {module_path(node) or 'model'} ({source_line(node)}): {spelled(node)} writes "
+                    "into a view of a tensor that is used again later; "
                     f"use the spelling that returns a new tensor"
                 )
         for user in list(first.users):

@@ -27,6 +27,8 @@ class QuantAffine(QuantModule):
     """
 
     grows: ClassVar[bool] = True
+    scale: torch.Tensor
+    offset: torch.Tensor
 
     def __init__(
         self, scale: torch.Tensor, offset: torch.Tensor, scale_format: FixedPoint, offset_format: FixedPoint
@@ -62,7 +64,8 @@ class QuantAffine(QuantModule):
         for name, values in zip(("scale", "offset"), self.terms(), strict=True):
             if not torch.isfinite(values).all():
                 raise QfxError(
-                    f"{path}: the {name} holds NaN or infinity, which has no code; load a good state dict, or retrain"
+                    f"{path}: the {name} holds NaN or infinity, which has no code; load a good state dict, "
+                    "or retrain"
                 )
 
     @torch.no_grad()
@@ -72,7 +75,7 @@ class QuantAffine(QuantModule):
 
     @torch.no_grad()
     def calibrate_bias(self, x: Bound, reach: int | None) -> None:
-        """Put the offset's binary point where the squared error is smallest; limits as for the bias of a convolution."""
+        """Put the offset's binary point where the squared error is smallest, within the limits of a bias."""
         scale_frac = self.scale_quantizer.format.frac
         assert isinstance(scale_frac, int)
         calibrate_constant(self.offset_quantizer, self.terms()[1], [scale_frac + int(x.fracs.min())], reach)
@@ -151,7 +154,8 @@ class QuantBatchNorm(QuantAffine):
         count = x.numel() // x.shape[1]
         if count < 2:
             raise QfxError(
-                f"BatchNorm in training mode needs more than one value per channel, found a batch of shape {tuple(x.shape)}"
+                "BatchNorm in training mode needs more than one value per channel, found a batch of shape "
+                f"{tuple(x.shape)}"
             )
         var, mean = torch.var_mean(x, dim=axes, correction=0)
         with torch.no_grad():

@@ -67,6 +67,8 @@ def exact_dtype(where: str, *bounds: Bound) -> torch.dtype:
         if largest < limit and max(small, large) <= _LARGEST_EXPONENT[dtype]:
             return dtype
     raise QfxError(
-        f"{where}: sums can reach {largest:.3g} steps of 2**-{small}, which float64 does not hold exactly (2**53 at most), so that torch cannot "
-        f"compute this network bit for bit. Use narrower formats here, or run the frozen graph: qfx.freeze(q).run(x)"
+        f"{where}: sums can reach {largest:.3g} steps of 2**-{small}, which float64 does not hold exactly "
+        "(2**53 at most), so that torch cannot "
+        "compute this network bit for bit. Use narrower formats here, or run the frozen graph: "
+        "qfx.freeze(q).run(x)"
     )

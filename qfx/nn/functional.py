@@ -1,4 +1,4 @@
-"""Fake quantization: a cast computed on real numbers, with the gradient that lets a binary point be learned (docs/learning.md)."""
+"""Fake quantization: a cast of real numbers, with a gradient for its binary point (docs/learning.md)."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from qfx.nn.bound import Bound
 
 
 class Exact(NamedTuple):
-    """How one operator is evaluated so that it equals the integers: a dtype, and constants that were made ready in it."""
+    """How one operator is evaluated so that it equals the integers: a dtype, and constants ready in it."""
 
     dtype: torch.dtype
     constants: tuple[torch.Tensor, ...] = ()
@@ -32,7 +32,7 @@ class QuantModule(torch.nn.Module):
         raise NotImplementedError
 
     def constants(self, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
-        """What ``forward`` would otherwise compute anew in every call, detached; given back to it in ``exact``."""
+        """What ``forward`` would otherwise compute in every call, detached; given back to it in ``exact``."""
         return ()
 
     def emit(self, builder: GraphBuilder, inputs: tuple[str, ...], path: str) -> str:

@@ -46,8 +46,8 @@ class Quantizer(QuantModule):
         QfxError: per-channel ``frac`` of another length, or a forward pass before calibration.
 
     Sources: S. Jain et al., "Trained Quantization Thresholds", arXiv:1903.08066; S. Esser et al., "Learned
-        Step Size Quantization",
-    arXiv:1902.08153; D. Zhang et al., "QFX: Trainable Fixed-Point Quantization", arXiv:2401.17544.
+    Step Size Quantization", arXiv:1902.08153; D. Zhang et al., "QFX: Trainable Fixed-Point Quantization",
+    arXiv:2401.17544.
     """
 
     start: torch.Tensor
@@ -84,30 +84,34 @@ class Quantizer(QuantModule):
 
     @property
     def point(self) -> torch.Tensor:
-        """The learned binary point before rounding, shape ``()`` or ``(channels,)``."""
-        return (self.start + BITS_PER_UNIT * self.shift).detach()
+        """The learned binary point before rounding, float64, shape ``()`` or ``(channels,)``."""
+        return (self.start.double() + BITS_PER_UNIT * self.shift.double()).detach()
 
     @property
     def frac(self) -> int | tuple[int, ...] | None:
-        """The binary point of the forward pass: an integer, one per channel, or ``None`` before calibration."""
-        numbers = self.point.double().cpu().tolist()
-        if self.channels > 1:
-            return (
-                None
-                if any(math.isnan(n) for n in numbers)
-                else tuple(_integer(n, self.frozen) for n in numbers)
+        """The binary point of the forward pass: an integer, one per channel; ``None`` before calibration."""
+        if self.channels == 1:
+            # Twice item() is several times faster than one tensor operation, and this runs in every cast.
+            start = self.start.item()
+            return None if math.isnan(start) else self._rounded(start + BITS_PER_UNIT * self.shift.item())
+        starts, shifts = self.start.tolist(), self.shift.tolist()
+        if any(math.isnan(start) for start in starts):
+            return None
+        return tuple(self._rounded(a + BITS_PER_UNIT * b) for a, b in zip(starts, shifts, strict=True))
+
+    def _rounded(self, point: float) -> int:
+        if not math.isfinite(point):
+            raise QfxError(
+                f"{self.fmt}: the learned binary point is {point}: training has diverged; lower the learning "
+                "rate, or "
+                f"give binary points one of their own (qfx.parameter_groups)"
             )
-        return None if math.isnan(numbers) else _integer(numbers, self.frozen)
+        return round(point) if self.frozen else max(-LEARNED_RANGE, min(LEARNED_RANGE, round(point)))
 
     @property
     def format(self) -> FixedPoint:
         """The format of the forward pass, binary point included."""
         return self.fmt.with_frac(self._frac())
-
-    @property
-    def far(self) -> bool:
-        """Whether the binary point is so far out that values leave the exponent range of float32 (frozen formats only)."""
-        return self.frozen and bool((self.start.abs() > LEARNED_RANGE).any())
 
     @torch.no_grad()
     def set(self, frac: int | Sequence[int]) -> None:
@@ -129,13 +133,13 @@ class Quantizer(QuantModule):
         frac = self.frac
         if frac is None:
             raise QfxError(
-                f"{self.fmt}: the binary point is not set; call qfx.calibrate(q, batches) before training, or give frac="
+                f"{self.fmt}: the binary point is not set; call qfx.calibrate(q, batches) before training, "
+                "or give frac="
             )
         return frac
 
-    def scale(self, dtype: torch.dtype, ndim: int) -> float | torch.Tensor:
+    def scale(self, frac: int | tuple[int, ...], dtype: torch.dtype, ndim: int) -> float | torch.Tensor:
         """``2**frac``: a number, or a tensor that broadcasts along the channel axis."""
-        frac = self._frac()
         if isinstance(frac, int):
             return 2.0**frac
         shape = [1] * ndim
@@ -144,13 +148,17 @@ class Quantizer(QuantModule):
         return numbers.to(device=self.start.device, dtype=dtype).reshape(shape)
 
     def gain(self, elements: float) -> float | torch.Tensor:
-        """Normalisation of the gradient for a tensor of ``elements`` numbers per binary point (docs/learning.md).
+        """Normalisation of the gradient for a tensor of ``elements`` numbers per binary point
+        (docs/learning.md).
 
-        It takes the step size of the calibrated position, so that it does not grow with every move. Above that position the gradient of
-        clipped numbers shrinks with the step; there the factor makes up for it, or a point that went too far would never return.
+        It takes the step size of the calibrated position, so that it does not grow with every move. Above
+        that position the gradient of clipped numbers shrinks with the step; there the factor makes up for it,
+        or a point that went too far would never return.
         """
         levels = float(self.fmt.code_max)
-        rate = 1.0 / (LN2 * LN2 * BITS_PER_UNIT * math.sqrt(elements) * levels * max(1.0, levels / WIDE_LEVELS))
+        rate = 1.0 / (
+            LN2 * LN2 * BITS_PER_UNIT * math.sqrt(elements) * levels * max(1.0, levels / WIDE_LEVELS)
+        )
         frac = self._frac()
         if isinstance(frac, int):
             start = self.start.item()
@@ -167,20 +175,20 @@ class Quantizer(QuantModule):
             return x
         if exact is not None:
             x = x.to(exact.dtype)
-        if self.far:
-            return self._cast(x.double()).to(x.dtype if exact is None else torch.float64)
-        return self._cast(x)
+        frac = self._frac()
+        if self.frozen and _far(frac):
+            return self._cast(x.double(), frac).to(x.dtype if exact is None else torch.float64)
+        return self._cast(x, frac)
 
-    def _cast(self, x: torch.Tensor) -> torch.Tensor:
-        scale = self.scale(x.dtype, x.ndim)
-        if not torch.is_grad_enabled() or not (x.requires_grad or self.shift.requires_grad):
+    def _cast(self, x: torch.Tensor, frac: int | tuple[int, ...]) -> torch.Tensor:
+        scale = self.scale(frac, x.dtype, x.ndim)
+        learned = self.shift.requires_grad
+        if not torch.is_grad_enabled() or not (learned or x.requires_grad):
             return cast(x.detach(), scale, self.fmt)
         elements = x.numel() / self.channels
         if self.axis == 1:
             elements /= max(1, x.shape[0])
-        return FakeQuantize.apply(
-            x, self.shift, scale, self.fmt, self.gain(elements) if self.shift.requires_grad else 0.0
-        )
+        return FakeQuantize.apply(x, self.shift, scale, self.fmt, self.gain(elements) if learned else 0.0)
 
     def encode(self, x: torch.Tensor) -> np.ndarray:
         """The codes of a constant, int64."""
@@ -188,7 +196,7 @@ class Quantizer(QuantModule):
 
     def quantized(self, x: torch.Tensor) -> torch.Tensor:
         """The values that a constant is cast to, exact: float64 where float32 could not hold them."""
-        return self(x, Exact(torch.float64 if self.fmt.width > 24 or self.far else x.dtype))
+        return self(x, Exact(torch.float64 if self.fmt.width > 24 or _far(self._frac()) else x.dtype))
 
     # -- as an operator --------------------------------------------------------------------------------------
 
@@ -237,5 +245,6 @@ class InputQuantizer(Quantizer):
         return builder.add(ops.Input(self.shape, self.format), (), path)
 
 
-def _integer(point: float, frozen: bool) -> int:
-    return round(point) if frozen else max(-LEARNED_RANGE, min(LEARNED_RANGE, round(point)))
+def _far(frac: int | tuple[int, ...]) -> bool:
+    """Whether values leave the exponent range of float32; frozen formats may."""
+    return abs(frac) > LEARNED_RANGE if isinstance(frac, int) else max(map(abs, frac)) > LEARNED_RANGE

@@ -69,7 +69,8 @@ class QuantWeighted(QuantModule):
         for name, values in (("weight", self.weight), ("bias", self.bias)):
             if values is not None and not torch.isfinite(values).all():
                 raise QfxError(
-                    f"{path}: the {name} holds NaN or infinity, which has no code. Training has diverged, or the model was loaded from a damaged "
+                    f"{path}: the {name} holds NaN or infinity, which has no code. Training has diverged, or "
+                    "the model was loaded from a damaged "
                     f"file: lower the learning rate, or load a good state dict"
                 )
 
@@ -84,7 +85,8 @@ class QuantWeighted(QuantModule):
 
         Args:
             x: the operand. No finer than the grid of the accumulator.
-            reach: integer bits of the result. The bias can be learned up to the range of the result, however small it is now.
+            reach: integer bits of the result. The bias can be learned up to the range of the result, however
+                small it is now.
         """
         if self.bias is not None and self.bias_quantizer is not None:
             grid = np.asarray(self.weight_quantizer.format.fracs(self.weight.shape[0])) + int(x.fracs.max())
@@ -212,6 +214,9 @@ def calibrate_constant(
         if reach is not None:
             limit = wide if limit is None else min(limit, wide)
         frac = best_frac(fmt, row, limit)
-        # All zeros, as a fresh bias: any position is exact now, and training wants the finest that makes sense.
-        fracs.append(frac if frac is not None else (fmt.width - 1 if limit is None else min(fmt.width - 1, limit)))
+        # All zeros, as a fresh bias: any position is exact now, and training wants the finest that makes
+        # sense.
+        fracs.append(
+            frac if frac is not None else (fmt.width - 1 if limit is None else min(fmt.width - 1, limit))
+        )
     quantizer.set(fracs[0] if quantizer.channels == 1 else fracs)

@@ -1,4 +1,4 @@
-"""What every layer must pass, whatever it is: a layer's test is its model, its input shape, and nothing else."""
+"""What every layer must pass: a layer's test is its model, its input shape, and nothing else."""
 
 from __future__ import annotations
 
@@ -26,9 +26,21 @@ TRUNCATED = Config(
 )
 #: Products of more than 30 bits: sums leave float32's mantissa, and torch has to notice.
 WIDE = Config(
-    weight=FixedPoint(16), activation=FixedPoint(18), input=FixedPoint(18), bias=FixedPoint(28), scale=FixedPoint(14), output=FixedPoint(30)
+    weight=FixedPoint(16),
+    activation=FixedPoint(18),
+    input=FixedPoint(18),
+    bias=FixedPoint(28),
+    scale=FixedPoint(14),
+    output=FixedPoint(30),
 )
-CONFIGS = {"narrow": NARROW, "channels": CHANNELS, "kept": KEPT, "truncated": TRUNCATED, "wide": WIDE, "exact": Config(output="exact")}
+CONFIGS = {
+    "narrow": NARROW,
+    "channels": CHANNELS,
+    "kept": KEPT,
+    "truncated": TRUNCATED,
+    "wide": WIDE,
+    "exact": Config(output="exact"),
+}
 
 
 class LayerTest:
@@ -105,15 +117,21 @@ class LayerTest:
         seen: dict[str, torch.Tensor] = {}
         assert len(set(g.torch_taps.values())) == len(g.nodes)
         for name, target in g.torch_taps.items():
-            q.get_submodule(target).register_forward_hook(lambda m, a, y, name=name: seen.__setitem__(name, y.detach()))
+            q.get_submodule(target).register_forward_hook(
+                lambda m, a, y, name=name: seen.__setitem__(name, y.detach())
+            )
         with torch.no_grad():
             q(x)
         for name, codes in g.trace(x).items():
             fracs = np.asarray(g[name].tensor.fracs).reshape(-1, *(1,) * (codes.ndim - 2))
-            np.testing.assert_array_equal(seen[name].double().numpy(), np.ldexp(codes.astype(float), -fracs), err_msg=name)
+            np.testing.assert_array_equal(
+                seen[name].double().numpy(), np.ldexp(codes.astype(float), -fracs), err_msg=name
+            )
 
     def test_wide_formats_compute_the_float_model(self) -> None:
-        """With 16 bits and more everywhere little is lost: every operator, attribute and operand is where it belongs."""
+        """With 16 bits and more everywhere little is lost: every operator, attribute and operand is where it
+        belongs.
+        """
         model, q = self.prepared(WIDE)
         x = self.data(8, seed=7)
         with torch.no_grad():

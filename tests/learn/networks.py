@@ -1,4 +1,4 @@
-"""The network that the training tests share; also run as a script by one process of a distributed training."""
+"""The network that the training tests share; as a script, one process of a distributed training."""
 
 from __future__ import annotations
 
@@ -18,9 +18,15 @@ class Net(nn.Module):
 
     def __init__(self, channels: int = 8) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(1, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU())
-        self.conv1 = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU())
-        self.conv2 = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels))
+        self.stem = nn.Sequential(
+            nn.Conv2d(1, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU()
+        )
+        self.conv1 = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU()
+        )
+        self.conv2 = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
+        )
         self.fc = nn.Linear(channels * 16, 10)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -70,7 +76,9 @@ def joined_steps(model: nn.Module, optimizer: torch.optim.Optimizer, part: slice
 def rank(number: int, world: int, folder: str) -> None:
     """One process: its share of every batch, and the result written by the first."""
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=number, world_size=world)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=number, world_size=world
+    )
     q = net().train()
     ddp = nn.parallel.DistributedDataParallel(q)
     joined_steps(ddp, torch.optim.SGD(ddp.parameters(), lr=0.05, momentum=0.9), slice(number, None, world))

@@ -23,7 +23,13 @@ class TestMLP(LayerTest):
 
     def model(self) -> nn.Module:
         return nn.Sequential(
-            nn.Linear(6, 8, bias=False), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.1), nn.Linear(8, 5), nn.LeakyReLU(0.1), nn.Linear(5, 3)
+            nn.Linear(6, 8, bias=False),
+            nn.BatchNorm1d(8),
+            nn.ReLU(),
+            nn.Dropout(0.1),
+            nn.Linear(8, 5),
+            nn.LeakyReLU(0.1),
+            nn.Linear(5, 3),
         )
 
 
@@ -32,7 +38,10 @@ class TestConv2d(LayerTest):
 
     def model(self) -> nn.Module:
         return nn.Sequential(
-            nn.Conv2d(4, 6, 3, stride=(2, 1), padding=(1, 2)), nn.ReLU6(), nn.Conv2d(6, 4, (1, 3), groups=2, dilation=(1, 2)), nn.Hardtanh()
+            nn.Conv2d(4, 6, 3, stride=(2, 1), padding=(1, 2)),
+            nn.ReLU6(),
+            nn.Conv2d(6, 4, (1, 3), groups=2, dilation=(1, 2)),
+            nn.Hardtanh(),
         )
 
 
@@ -40,7 +49,11 @@ class TestConv2dSame(LayerTest):
     shape = (2, 6, 5)
 
     def model(self) -> nn.Module:
-        return nn.Sequential(nn.Conv2d(2, 4, (4, 3), padding="same", dilation=(1, 2)), nn.ReLU(), nn.Conv2d(4, 2, 3, padding="valid"))
+        return nn.Sequential(
+            nn.Conv2d(2, 4, (4, 3), padding="same", dilation=(1, 2)),
+            nn.ReLU(),
+            nn.Conv2d(4, 2, 3, padding="valid"),
+        )
 
 
 class TestDepthwise(LayerTest):
@@ -48,7 +61,11 @@ class TestDepthwise(LayerTest):
 
     def model(self) -> nn.Module:
         return nn.Sequential(
-            nn.Conv2d(4, 8, 3, padding=1, groups=4, bias=False), nn.BatchNorm2d(8), nn.ReLU6(), nn.Conv2d(8, 3, 1), nn.BatchNorm2d(3, affine=False)
+            nn.Conv2d(4, 8, 3, padding=1, groups=4, bias=False),
+            nn.BatchNorm2d(8),
+            nn.ReLU6(),
+            nn.Conv2d(8, 3, 1),
+            nn.BatchNorm2d(3, affine=False),
         )
 
 
@@ -57,9 +74,16 @@ class TestConv1d(LayerTest):
 
     def model(self) -> nn.Module:
         return nn.Sequential(
-            nn.Conv1d(3, 4, 5, stride=2, padding=2), nn.BatchNorm1d(4), nn.ReLU(), nn.MaxPool1d(2), nn.Conv1d(4, 4, 2, padding="same"),
-            nn.AvgPool1d(3, 1, padding=1), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(4, 2),
-        )  # fmt: skip
+            nn.Conv1d(3, 4, 5, stride=2, padding=2),
+            nn.BatchNorm1d(4),
+            nn.ReLU(),
+            nn.MaxPool1d(2),
+            nn.Conv1d(4, 4, 2, padding="same"),
+            nn.AvgPool1d(3, 1, padding=1),
+            nn.AdaptiveAvgPool1d(1),
+            nn.Flatten(),
+            nn.Linear(4, 2),
+        )
 
 
 class TestPools(LayerTest):
@@ -67,9 +91,15 @@ class TestPools(LayerTest):
 
     def model(self) -> nn.Module:
         return nn.Sequential(
-            nn.MaxPool2d(3, 2, padding=1), nn.AvgPool2d((2, 2), stride=1, padding=1), nn.MaxPool2d(2, 2, ceil_mode=True), nn.AvgPool2d(3, 1),
-            nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Unflatten(1, (3, 1)), nn.Flatten(),
-        )  # fmt: skip
+            nn.MaxPool2d(3, 2, padding=1),
+            nn.AvgPool2d((2, 2), stride=1, padding=1),
+            nn.MaxPool2d(2, 2, ceil_mode=True),
+            nn.AvgPool2d(3, 1),
+            nn.AdaptiveMaxPool2d(1),
+            nn.Flatten(),
+            nn.Unflatten(1, (3, 1)),
+            nn.Flatten(),
+        )
 
 
 class _Residual(nn.Module):
@@ -202,7 +232,9 @@ class TestSubclass(LayerTest):
     shape = (2, 4, 4)
 
     def model(self) -> nn.Module:
-        return nn.Sequential(_SubclassedConv(), nn.BatchNorm2d(3), nn.Identity(), nn.LeakyReLU(0.2), nn.MaxPool2d(2), nn.ReLU())
+        return nn.Sequential(
+            _SubclassedConv(), nn.BatchNorm2d(3), nn.Identity(), nn.LeakyReLU(0.2), nn.MaxPool2d(2), nn.ReLU()
+        )
 
 
 class TestBatchNormFirst(LayerTest):

@@ -38,14 +38,16 @@ def ready(model: nn.Module, x: torch.Tensor, config: Config | None = None) -> nn
 IMAGE = torch.randn(4, 2, 6, 6, generator=torch.Generator().manual_seed(0))
 FLAT = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
 
-# -- refusals ----------------------------------------------------------------------------------------------------------
+# -- refusals ------------------------------------------------------------------------------------------------
 
 
 def test_everything_unsupported_is_listed_at_once_with_path_and_line() -> None:
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.features = nn.Sequential(nn.Conv2d(2, 4, 3), nn.GELU(), nn.Conv2d(4, 4, 1, padding_mode="reflect", padding=1))
+            self.features = nn.Sequential(
+                nn.Conv2d(2, 4, 3), nn.GELU(), nn.Conv2d(4, 4, 1, padding_mode="reflect", padding=1)
+            )
             self.head = nn.LayerNorm(4)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -62,9 +64,21 @@ def test_everything_unsupported_is_listed_at_once_with_path_and_line() -> None:
     lines = text.splitlines()[1:]
     assert len(lines) == 8, text
     for expected in (
-        "features.1 (test_prepare.py:", "GELU", "use ReLU", "features.2 (", "Conv2d", "padding_mode", "Tensor.chunk", "torch.sigmoid", "would be broadcast",
-        "count_include_pad", "Tensor.amax", "head (test_prepare.py:", "LayerNorm", "use BatchNorm",
-    ):  # fmt: skip
+        "features.1 (test_prepare.py:",
+        "GELU",
+        "use ReLU",
+        "features.2 (",
+        "Conv2d",
+        "padding_mode",
+        "Tensor.chunk",
+        "torch.sigmoid",
+        "would be broadcast",
+        "count_include_pad",
+        "Tensor.amax",
+        "head (test_prepare.py:",
+        "LayerNorm",
+        "use BatchNorm",
+    ):
         assert expected in text, (expected, text)
     first = Net.forward.__code__.co_firstlineno
     assert f"test_prepare.py:{first + 2}" in text, "the line of chunk"
@@ -170,7 +184,7 @@ def test_accumulators_that_float64_does_not_hold() -> None:
         qfx.freeze(ready(nn.Linear(6, 3), FLAT, Config(weight=FixedPoint(40), input=FixedPoint(40))))
 
 
-# -- configuration -----------------------------------------------------------------------------------------------------
+# -- configuration -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -201,7 +215,13 @@ def test_config_is_a_value() -> None:
 
 
 def test_overrides() -> None:
-    model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Sequential(nn.Conv2d(3, 3, 3), nn.ReLU()), nn.Flatten(), nn.Linear(12, 2))
+    model = nn.Sequential(
+        nn.Conv2d(2, 3, 3),
+        nn.ReLU(),
+        nn.Sequential(nn.Conv2d(3, 3, 3), nn.ReLU()),
+        nn.Flatten(),
+        nn.Linear(12, 2),
+    )
     config = Config(
         weight=FixedPoint(4),
         activation=FixedPoint(4),
@@ -236,17 +256,28 @@ def test_unsigned_where_nothing_is_negative() -> None:
     model = Lambda(function, conv=nn.Conv2d(2, 3, 1))
     signed = {n: m.fmt.signed for n, m in qfx.quantizers(ready(model, IMAGE)).items() if "quantizer" not in n}
     assert signed == {
-        "input": True, "relu.output": False, "avg_pool2d.output": False, "add.output": False, "cat.output": False, "clamp.output": False,
-        "mul.output": False, "mean.output": False, "sub.output": True,
-    }  # fmt: skip
+        "input": True,
+        "relu.output": False,
+        "avg_pool2d.output": False,
+        "add.output": False,
+        "cat.output": False,
+        "clamp.output": False,
+        "mul.output": False,
+        "mean.output": False,
+        "sub.output": True,
+    }
     for config in (Config(unsigned=False), Config(activation=FixedPoint(6, overflow="WRAP_SM"))):
-        assert all(m.fmt.signed for m in qfx.quantizers(ready(model, IMAGE, config)).values() if m.fmt.width > 1)
+        assert all(
+            m.fmt.signed for m in qfx.quantizers(ready(model, IMAGE, config)).values() if m.fmt.width > 1
+        )
 
 
 def test_output_formats() -> None:
     model = nn.Linear(6, 3)
     assert kinds(ready(model, FLAT, Config(activation=FixedPoint(4)))) == ["input", "linear", "cast"]
-    assert qfx.freeze(ready(model, FLAT, Config(activation=FixedPoint(4)))).output_node.tensor.format.width == 8
+    assert (
+        qfx.freeze(ready(model, FLAT, Config(activation=FixedPoint(4)))).output_node.tensor.format.width == 8
+    )
     fmt = FixedPoint(5, 2, rounding="TRN", overflow="WRAP")
     assert qfx.freeze(ready(model, FLAT, Config(activation=fmt))).output_node.tensor.format == fmt
     assert kinds(ready(model, FLAT, Config(output="exact"))) == ["input", "linear"]
@@ -254,17 +285,36 @@ def test_output_formats() -> None:
     assert kinds(ready(pooled, IMAGE, Config(output=FixedPoint(3))))[-2:] == ["max_pool", "cast"]
 
 
-# -- structure ---------------------------------------------------------------------------------------------------------
+# -- structure -----------------------------------------------------------------------------------------------
 
 
 def test_casts_stand_behind_fused_activations_and_nowhere_else() -> None:
     model = nn.Sequential(
-        nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Dropout(), nn.MaxPool2d(2), nn.Conv2d(3, 3, 1), nn.MaxPool2d(2), nn.ReLU6(),
-        nn.Flatten(), nn.Linear(3, 2),
-    )  # fmt: skip
+        nn.Conv2d(2, 3, 3),
+        nn.BatchNorm2d(3),
+        nn.ReLU(),
+        nn.Dropout(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(3, 3, 1),
+        nn.MaxPool2d(2),
+        nn.ReLU6(),
+        nn.Flatten(),
+        nn.Linear(3, 2),
+    )
     assert kinds(ready(model.eval(), IMAGE)) == [
-        "input", "conv", "relu", "cast", "max_pool", "conv", "max_pool", "clip", "cast", "reshape", "linear", "cast",
-    ]  # fmt: skip
+        "input",
+        "conv",
+        "relu",
+        "cast",
+        "max_pool",
+        "conv",
+        "max_pool",
+        "clip",
+        "cast",
+        "reshape",
+        "linear",
+        "cast",
+    ]
     kept = kinds(ready(model.eval(), IMAGE, Config(batch_norm="keep")))
     assert kept[:5] == ["input", "conv", "affine", "relu", "cast"]
 
@@ -274,14 +324,27 @@ def test_a_result_that_two_read_is_cast_before_both() -> None:
         y = m.conv(x)
         return F.relu(y) + y
 
-    assert kinds(ready(Lambda(forked, conv=nn.Conv2d(2, 2, 1)), IMAGE)) == ["input", "conv", "cast", "relu", "add", "cast"]
+    assert kinds(ready(Lambda(forked, conv=nn.Conv2d(2, 2, 1)), IMAGE)) == [
+        "input",
+        "conv",
+        "cast",
+        "relu",
+        "add",
+        "cast",
+    ]
 
 
 def test_what_does_nothing_is_gone() -> None:
     model = Lambda(
-        lambda m, x: m.a(F.dropout(m.conv(x.contiguous()).view(-1, 2, 6, 6), training=m.training)).clone().flatten(2).reshape(-1, 2, 36),
-        a=nn.Identity(), conv=nn.Conv2d(2, 2, 1),
-    )  # fmt: skip
+        lambda m, x: (
+            m.a(F.dropout(m.conv(x.contiguous()).view(-1, 2, 6, 6), training=m.training))
+            .clone()
+            .flatten(2)
+            .reshape(-1, 2, 36)
+        ),
+        a=nn.Identity(),
+        conv=nn.Conv2d(2, 2, 1),
+    )
     assert kinds(ready(model.train(), IMAGE)) == ["input", "conv", "cast", "reshape"]
 
 
@@ -316,7 +379,9 @@ def test_batch_norm_folds_only_where_it_may() -> None:
 
 
 def test_a_kept_batch_norm_trains_as_in_torch() -> None:
-    """In wide formats: same result, same gradients, same running statistics as torch's BatchNorm in training mode."""
+    """In wide formats: same result, same gradients, same running statistics as torch's BatchNorm in training
+    mode.
+    """
     for momentum in (0.1, None):
         torch.manual_seed(0)
         norm = nn.BatchNorm2d(2, momentum=momentum)

@@ -28,11 +28,19 @@ def formats(draw: st.DrawFn, max_width: int = 24) -> FixedPoint:
 
 def awkward(fmt: FixedPoint, dtype: torch.dtype) -> torch.Tensor:
     """Ties, their neighbours, both ends and beyond, tiny numbers of both signs."""
-    codes = np.concatenate([np.arange(-5, 6), [fmt.code_min, fmt.code_max, 2**fmt.width, 3 * 2**fmt.width, -(2**fmt.width)]])
+    codes = np.concatenate(
+        [np.arange(-5, 6), [fmt.code_min, fmt.code_max, 2**fmt.width, 3 * 2**fmt.width, -(2**fmt.width)]]
+    )
     offsets = np.array([-0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75])
     grid = np.ldexp((codes[:, None] + offsets[None]).reshape(-1), -fmt.frac)
     x = torch.from_numpy(grid).to(dtype)
-    x = torch.cat([x, torch.nextafter(x, torch.tensor(math.inf, dtype=dtype)), torch.nextafter(x, torch.tensor(-math.inf, dtype=dtype))])
+    x = torch.cat(
+        [
+            x,
+            torch.nextafter(x, torch.tensor(math.inf, dtype=dtype)),
+            torch.nextafter(x, torch.tensor(-math.inf, dtype=dtype)),
+        ]
+    )
     x = torch.cat([x, torch.tensor([0.0, -0.0, 1e-30, -1e-30, 1e9, -1e9], dtype=dtype)])
     return x[(x == 0) | (x.abs() > 1e-35)]
 
@@ -52,7 +60,9 @@ def test_cast_equals_the_format_in_float64(fmt: FixedPoint) -> None:
 
 @given(formats(max_width=40), st.lists(st.floats(allow_nan=False), min_size=1, max_size=20), st.booleans())
 def test_an_input_of_any_size_is_cast_exactly(fmt: FixedPoint, numbers: list[float], single: bool) -> None:
-    """Infinities, numbers that overflow or underflow when scaled: in eval() the input is cast from its exact value."""
+    """Infinities, numbers that overflow or underflow when scaled: in eval() the input is cast from its exact
+    value.
+    """
     from qfx.nn import Bound, Exact, exact_dtype
 
     x = torch.tensor(numbers, dtype=torch.float32 if single else torch.float64).reshape(-1, 1)
@@ -70,7 +80,7 @@ def test_one_binary_point_per_channel(axis: int) -> None:
     assert quantizer.format == fmt
 
 
-# -- the gradient ------------------------------------------------------------------------------------------------------
+# -- the gradient --------------------------------------------------------------------------------------------
 
 
 def learned(fmt: FixedPoint, frac: int, channels: int = 1, axis: int = 0) -> Quantizer:
@@ -82,7 +92,9 @@ def learned(fmt: FixedPoint, frac: int, channels: int = 1, axis: int = 0) -> Qua
 @pytest.mark.parametrize("rounding", ROUNDING)
 @pytest.mark.parametrize("overflow", OVERFLOW)
 def test_the_gradient_is_the_documented_one(rounding: str, overflow: str) -> None:
-    """Element by element from the formula: straight through inside the range, 0 outside; ln2*(x-y) and -ln2*y for the point."""
+    """Element by element from the formula: straight through inside the range, 0 outside; ln2*(x-y) and -ln2*y
+    for the point.
+    """
     fmt = FixedPoint(4, rounding=rounding, overflow=overflow)
     quantizer = learned(fmt, 2)
     generator = torch.Generator().manual_seed(1)
@@ -96,11 +108,15 @@ def test_the_gradient_is_the_documented_one(rounding: str, overflow: str) -> Non
     slope = LN2 * torch.where(inside, x.detach() - y.detach(), -y.detach())
     expected = (weight * slope).sum() * quantizer.gain(200)
     assert quantizer.shift.grad is not None
-    torch.testing.assert_close(quantizer.shift.grad, expected, rtol=1e-4, atol=1e-4 * abs(float(expected)) + 1e-6)
+    torch.testing.assert_close(
+        quantizer.shift.grad, expected, rtol=1e-4, atol=1e-4 * abs(float(expected)) + 1e-6
+    )
 
 
 def test_the_gradient_of_a_clipped_number_is_the_true_derivative() -> None:
-    """Outside the range nothing is rounded, so the formula must agree with a finite difference over the continuous binary point."""
+    """Outside the range nothing is rounded, so the formula must agree with a finite difference over the
+    continuous binary point.
+    """
     fmt = FixedPoint(4)
     quantizer = learned(fmt, 2)
     x = torch.tensor([50.0])
@@ -138,13 +154,21 @@ def test_a_frozen_quantizer_asks_for_no_gradient() -> None:
     ("width", "optimizer"),
     [
         *(pytest.param(w, lambda p: torch.optim.SGD(p, lr=0.1), id=f"{w}-sgd") for w in (2, 3, 4)),
-        *(pytest.param(w, lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9), id=f"{w}-momentum") for w in (2, 3, 4)),
+        *(
+            pytest.param(w, lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9), id=f"{w}-momentum")
+            for w in (2, 3, 4)
+        ),
         *(pytest.param(w, lambda p: torch.optim.Adam(p, lr=1e-2), id=f"{w}-adam") for w in (2, 4, 8, 12)),
-        *(pytest.param(w, lambda p: torch.optim.AdamW(p, lr=3e-3, weight_decay=1e-2), id=f"{w}-adamw") for w in (2, 4, 8, 12)),
+        *(
+            pytest.param(w, lambda p: torch.optim.AdamW(p, lr=3e-3, weight_decay=1e-2), id=f"{w}-adamw")
+            for w in (2, 4, 8, 12)
+        ),
     ],
 )
 def test_learning_finds_the_best_position(width: int, offset: int, optimizer) -> None:  # type: ignore[no-untyped-def]
-    """From some bits away, ordinary learning rates bring the binary point to where the squared error is smallest, or next to it."""
+    """From some bits away, ordinary learning rates bring the binary point to where the squared error is
+    smallest, or next to it.
+    """
     x = torch.randn(2000, generator=torch.Generator().manual_seed(width))
     fmt = FixedPoint(width)
     best = best_frac(fmt, x.double())
@@ -161,7 +185,9 @@ def test_learning_finds_the_best_position(width: int, offset: int, optimizer) ->
 @pytest.mark.parametrize("width", [2, 4, 8])
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_a_wild_step_is_taken_back(width: int, sign: int) -> None:
-    """A step of many bits in either direction, and the point returns: its gradient neither vanishes out there nor grows with the distance."""
+    """A step of many bits in either direction, and the point returns: its gradient neither vanishes out there
+    nor grows with the distance.
+    """
     x = torch.randn(500, generator=torch.Generator().manual_seed(0))
     fmt = FixedPoint(width)
     best = best_frac(fmt, x.double())
@@ -178,10 +204,14 @@ def test_a_wild_step_is_taken_back(width: int, sign: int) -> None:
     assert abs(float(quantizer.point) - best) < 3
 
 
-# -- calibration -------------------------------------------------------------------------------------------------------
+# -- calibration ---------------------------------------------------------------------------------------------
 
 
-@given(formats(max_width=12).filter(lambda f: f.overflow.startswith("SAT")), st.integers(-6, 6), st.integers(0, 2**16))
+@given(
+    formats(max_width=12).filter(lambda f: f.overflow.startswith("SAT")),
+    st.integers(-6, 6),
+    st.integers(0, 2**16),
+)
 def test_the_best_position_is_the_best_of_all(fmt: FixedPoint, exponent: int, seed: int) -> None:
     """No position nearby has a smaller squared error."""
     x = np.random.default_rng(seed).standard_normal(200) * 2.0**exponent
@@ -203,7 +233,9 @@ def test_of_equal_positions_the_smallest() -> None:
 
 def test_error_and_not_maximum() -> None:
     """One outlier among many: the maximum alone would waste four bits on it."""
-    x = torch.cat([torch.randn(10_000, generator=torch.Generator().manual_seed(0)), torch.tensor([56.0])]).double()
+    x = torch.cat(
+        [torch.randn(10_000, generator=torch.Generator().manual_seed(0)), torch.tensor([56.0])]
+    ).double()
     assert best_frac(FixedPoint(4), x) == 1
     assert best_frac(FixedPoint(4), torch.tensor([56.0]).double()) == -3
 
@@ -211,10 +243,14 @@ def test_error_and_not_maximum() -> None:
 def test_an_observer_keeps_a_fair_sample() -> None:
     observer = Observer(2)
     for batch in range(30):
-        observer.see(torch.full((1000, 2, 7), float(batch)) * torch.tensor([1.0, -1.0]).reshape(1, 2, 1), axis=1)
+        observer.see(
+            torch.full((1000, 2, 7), float(batch)) * torch.tensor([1.0, -1.0]).reshape(1, 2, 1), axis=1
+        )
     samples = observer.samples
     assert samples.shape[0] == 2 and samples.shape[1] < 2 * 65536
-    assert float(samples[0].mean()) == pytest.approx(14.5, abs=1.0) and float(samples[1].mean()) == pytest.approx(-14.5, abs=1.0)
+    assert float(samples[0].mean()) == pytest.approx(14.5, abs=1.0) and float(
+        samples[1].mean()
+    ) == pytest.approx(-14.5, abs=1.0)
     assert float(samples[0].max()) == 29.0
 
 

@@ -1,4 +1,6 @@
-"""Training as people do it: optimizers, copies, checkpoints, autocast, several processes; and a network that learns."""
+"""Training as people do it: optimizers, copies, checkpoints, autocast, several processes; and a network that
+learns.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ from tests.learn.test_quantizer import formats
 ROOT = Path(__file__).resolve().parents[2]
 
 
-# -- optimizers --------------------------------------------------------------------------------------------------------
+# -- optimizers ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("batch_norm", ["fold", "keep"])
@@ -62,7 +64,12 @@ def test_gradient_clipping_and_parameter_groups() -> None:
     q = net().train()
     groups = qfx.parameter_groups(q, lr=0.1, point_lr=0.01, weight_decay=1e-3)
     weights, points = groups
-    assert weights["lr"] == 0.1 and weights["weight_decay"] == 1e-3 and points["lr"] == 0.01 and points["weight_decay"] == 0.0
+    assert (
+        weights["lr"] == 0.1
+        and weights["weight_decay"] == 1e-3
+        and points["lr"] == 0.01
+        and points["weight_decay"] == 0.0
+    )
     # 4 layers with weight and bias, 5 activations; the frozen input has nothing to learn.
     assert len(points["params"]) == 4 * 2 + 5
     everything = {id(p) for p in q.parameters() if p.requires_grad}
@@ -74,7 +81,9 @@ def test_gradient_clipping_and_parameter_groups() -> None:
     assert torch.isfinite(total)
     optimizer.step()
     # Binary points must not be what clipping sees.
-    share = sum(float(p.grad.square().sum()) for p in points["params"]) / sum(float(p.grad.square().sum()) for g in groups for p in g["params"])
+    share = sum(float(p.grad.square().sum()) for p in points["params"]) / sum(
+        float(p.grad.square().sum()) for g in groups for p in g["params"]
+    )
     assert share < 0.5
 
 
@@ -102,7 +111,7 @@ def test_a_frozen_input_format_asks_for_no_input_gradient() -> None:
         assert seen[-1] is wanted
 
 
-# -- copies and checkpoints --------------------------------------------------------------------------------------------
+# -- copies and checkpoints ----------------------------------------------------------------------------------
 
 
 def test_training_goes_on_from_a_checkpoint_exactly() -> None:
@@ -170,7 +179,7 @@ def test_eval_notices_every_change() -> None:
 
 
 def test_calibration_without_training_is_a_baseline() -> None:
-    """Eight bits after calibration alone: nearly the float model; and a second calibration changes nothing."""
+    """Eight bits by calibration alone: nearly the float model; a second calibration changes nothing."""
     torch.manual_seed(0)
     model = Net().eval()
     x = images(200)
@@ -183,7 +192,8 @@ def test_calibration_without_training_is_a_baseline() -> None:
     assert before == {n: m.frac for n, m in qfx.quantizers(q).items()}
 
 
-# -- exactness against everything torch could do -----------------------------------------------------------------------
+# -- exactness against everything torch could do -------------------------------------------------------------
+
 
 @pytest.fixture
 def _flags() -> Iterator[None]:
@@ -215,12 +225,16 @@ def test_low_precision_flags_do_not_reach_eval(trap: str) -> None:
 
 
 def test_the_environment_switch_of_onednn(tmp_path: Path) -> None:
-    """ONEDNN_DEFAULT_FPMATH_MODE is read once when a process starts, so a process of its own must find the results of this one."""
+    """ONEDNN_DEFAULT_FPMATH_MODE is read once when a process starts, so a process of its own must find the
+    results of this one.
+    """
     q = net(WIDE)
     g = qfx.freeze(q)
     x = images(32, seed=7)
     g.save(tmp_path / "graph.qfx")
-    torch.save({"state": q.state_dict(), "x": x, "expected": torch.from_numpy(g.run(x))}, tmp_path / "expected.pt")
+    torch.save(
+        {"state": q.state_dict(), "x": x, "expected": torch.from_numpy(g.run(x))}, tmp_path / "expected.pt"
+    )
     code = """
         import sys, torch, qfx
         import torch.nn.functional as F
@@ -234,9 +248,14 @@ def test_the_environment_switch_of_onednn(tmp_path: Path) -> None:
             assert torch.equal(q.eval()(x).double(), expected), "torch"
         assert torch.equal(torch.from_numpy(qfx.load(folder + "/graph.qfx").run(x)), expected), "interpreter"
         a, b = torch.full((8, 8, 9, 9), 1.0 + 2.0**-12), torch.ones(8, 8, 3, 3)
-        assert not torch.equal(F.conv2d(a, b).double(), F.conv2d(a.double(), b.double())), "the switch has no effect here"
+        assert not torch.equal(F.conv2d(a, b).double(), F.conv2d(a.double(), b.double())), "the switch has no
+        effect here"
     """
-    environment = {**os.environ, "ONEDNN_DEFAULT_FPMATH_MODE": "BF16", "PYTHONPATH": str(ROOT / "tests/learn")}
+    environment = {
+        **os.environ,
+        "ONEDNN_DEFAULT_FPMATH_MODE": "BF16",
+        "PYTHONPATH": str(ROOT / "tests/learn"),
+    }
     command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     if "the switch has no effect here" in done.stderr:
@@ -266,14 +285,31 @@ def test_exact_float32_restores_what_it_changes() -> None:
 @settings(max_examples=60)
 @given(formats(14), formats(14), formats(16), formats(20), formats(20), st.integers(0, 2**16), st.booleans())
 def test_any_formats_at_all(
-    weight: FixedPoint, activation: FixedPoint, first: FixedPoint, bias: FixedPoint, output: FixedPoint, seed: int, unsigned: bool
+    weight: FixedPoint,
+    activation: FixedPoint,
+    first: FixedPoint,
+    bias: FixedPoint,
+    output: FixedPoint,
+    seed: int,
+    unsigned: bool,
 ) -> None:
-    """Random frozen formats with random modes everywhere, on numbers around and beyond their ranges: torch equals the graph."""
+    """Random frozen formats with random modes everywhere, on numbers around and beyond their ranges: torch
+    equals the graph.
+    """
     generator = torch.Generator().manual_seed(seed)
-    model = nn.Sequential(nn.Conv1d(2, 3, 3, padding=1), nn.LeakyReLU(0.1), nn.Flatten(), nn.Linear(12, 4), nn.ReLU(), nn.Linear(4, 2))
+    model = nn.Sequential(
+        nn.Conv1d(2, 3, 3, padding=1),
+        nn.LeakyReLU(0.1),
+        nn.Flatten(),
+        nn.Linear(12, 4),
+        nn.ReLU(),
+        nn.Linear(4, 2),
+    )
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * abs(float(weight.max) + 2.0**-weight.frac))
+            parameter.copy_(
+                torch.randn(parameter.shape, generator=generator) * abs(float(weight.max) + 2.0**-weight.frac)
+            )
     x = torch.randn(20, 2, 4, generator=generator, dtype=torch.float64) * (abs(first.max) + 2.0**-first.frac)
     x[0, 0, :2] = torch.tensor([torch.inf, -torch.inf])
     config = Config(weight, activation, first, bias, output=output, unsigned=unsigned)
@@ -289,14 +325,15 @@ def test_any_formats_at_all(
     np.testing.assert_array_equal(q(single).detach().double().numpy(), qfx.freeze(q).run(single))
 
 
-# -- several processes -------------------------------------------------------------------------------------------------
+# -- several processes ---------------------------------------------------------------------------------------
 
 
 def test_two_processes_train_as_one(tmp_path: Path) -> None:
-    """DistributedDataParallel over gloo: the parameters of one process that sees both halves of every batch."""
+    """DistributedDataParallel over gloo gives the parameters of one process that sees whole batches."""
     script = [sys.executable, str(ROOT / "tests/learn/networks.py")]
     processes = [
-        subprocess.Popen([*script, str(n), "2", str(tmp_path)], cwd=ROOT, stderr=subprocess.PIPE, text=True) for n in range(2)
+        subprocess.Popen([*script, str(n), "2", str(tmp_path)], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        for n in range(2)
     ]
     q = net().train()
     joined_steps(q, torch.optim.SGD(q.parameters(), lr=0.05, momentum=0.9), slice(None))
@@ -307,16 +344,20 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     moved = 0.0
     start = net().state_dict()
     for name, value in q.state_dict().items():
-        torch.testing.assert_close(state[name], value, atol=1e-5, rtol=1e-4, msg=lambda m, name=name: f"{name}: {m}")
+        torch.testing.assert_close(
+            state[name], value, atol=1e-5, rtol=1e-4, msg=lambda m, name=name: f"{name}: {m}"
+        )
         moved = max(moved, float((value - start[name]).abs().max()))
     assert moved > 1e-3
 
 
-# -- learning ----------------------------------------------------------------------------------------------------------
+# -- learning ------------------------------------------------------------------------------------------------
 
 
 def test_digits_at_three_bits() -> None:
-    """Scikit-learn's digits: float, then three bits by calibration alone, then learned. Learning wins most of the loss back."""
+    """Scikit-learn's digits: float, then three bits by calibration alone, then learned. Learning wins most of
+    the loss back.
+    """
     datasets = pytest.importorskip("sklearn.datasets")
     data, labels = datasets.load_digits(return_X_y=True)
     x, y = torch.as_tensor(data / 16, dtype=torch.float32).reshape(-1, 1, 8, 8), torch.as_tensor(labels)
@@ -344,7 +385,10 @@ def test_digits_at_three_bits() -> None:
     config = Config(weight=FixedPoint(3), activation=FixedPoint(3), input=FixedPoint(5, 4, signed=False))
     calibrated = qfx.calibrate(qfx.prepare(model, x[:2], config), x[train[:512]].split(128))
     baseline = accuracy(calibrated)
-    for name, optimizer in (("Adam", torch.optim.Adam), ("SGD", lambda p, lr: torch.optim.SGD(p, lr=5 * lr, momentum=0.9))):
+    for name, optimizer in (
+        ("Adam", torch.optim.Adam),
+        ("SGD", lambda p, lr: torch.optim.SGD(p, lr=5 * lr, momentum=0.9)),
+    ):
         q = copy.deepcopy(calibrated)
         fit(q, optimizer(q.parameters(), lr=5e-3), 6)
         learned = accuracy(q)
