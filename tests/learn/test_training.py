@@ -248,8 +248,8 @@ def test_the_environment_switch_of_onednn(tmp_path: Path) -> None:
             assert torch.equal(q.eval()(x).double(), expected), "torch"
         assert torch.equal(torch.from_numpy(qfx.load(folder + "/graph.qfx").run(x)), expected), "interpreter"
         a, b = torch.full((8, 8, 9, 9), 1.0 + 2.0**-12), torch.ones(8, 8, 3, 3)
-        assert not torch.equal(F.conv2d(a, b).double(), F.conv2d(a.double(), b.double())), "the switch has no
-        effect here"
+        switched = not torch.equal(F.conv2d(a, b).double(), F.conv2d(a.double(), b.double()))
+        assert switched, "the switch has no effect here"
     """
     environment = {
         **os.environ,
