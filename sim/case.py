@@ -25,7 +25,6 @@ from qfx.graph import Graph
 from qfx.graph.file import load as load_graph
 from qfx.graph.reference import trace_reference
 from qfx.sim.simulation import Stalls
-from qfx.sim.verilator import SimulationError
 from qfx.verification import verify
 
 VERSION = 1
@@ -206,6 +205,3 @@ def _torch_model(case: Case) -> Any:
     model = draw_torch.prepare(case.module)
     model.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in case.state.items()})
     return model.eval()
-
-
-__all__ = ["Case", "Outcome", "SimulationError", "check", "load"]

@@ -18,6 +18,7 @@ import numpy as np
 
 from qfx.errors import QfxError
 from qfx.sim import case as cases
+from qfx.sim import verilator
 from qfx.sim.case import Case, Outcome
 from qfx.sim.draw import draw_graph, draw_input
 from qfx.sim.shrink import describe, shrink
@@ -82,6 +83,8 @@ def run(
             f"fuzz: {networks} networks against {', '.join(against) or 'nothing'}; "
             f"supported: at least 1 network, against {', '.join(IMPLEMENTATIONS)}"
         )
+    if "rtl" in chosen:
+        verilator.check_tools()
     start = time.monotonic()
     report = _Report()
     tasks = [_Task(chosen, seed, first + number) for number in range(networks)]
@@ -111,6 +114,8 @@ def run(
 def replay(path: Path | str, against: Sequence[str] = IMPLEMENTATIONS) -> dict[str, Any]:
     """Check a saved case again; the result has the form of :func:`run`'s."""
     case = cases.load(path)
+    if "rtl" in against:
+        verilator.check_tools()
     report = _Report()
     with Workers(_work, 1, _TIMEOUT_S) as workers:
         answer = workers.call(_Task(tuple(dict.fromkeys(against)), load=str(Path(path).resolve())))
@@ -141,7 +146,7 @@ def draw(seed: int, index: int) -> Case:
         "ready_after_valid": bool(rng.random() < 0.3),
         "seed": int(rng.integers(1, 1 << 30)),
     }
-    simulations: list[dict[str, Any]] = [{}, {"stalls": stalls}]
+    simulations: list[dict[str, Any]] = [{}, {"stalls": stalls, "seed": int(rng.integers(1, 1 << 30))}]
     if rng.random() < 0.5:
         # Anywhere from the first beat to somewhere behind the first frames.
         simulations[1]["reset_after"] = int(rng.integers(1, 200))

@@ -3,7 +3,6 @@ every internal stream."""
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -373,18 +372,4 @@ def _trace(design: Any, stream: Any, lines: np.ndarray, samples: int) -> StreamT
     beats = frames.from_hex(lines, stream.width, stream.lanes, tensor.format.signed)
     return StreamTrace(
         stream.name, stream.node, frames.from_beats(beats.reshape(samples, -1, stream.lanes), tensor.shape)
-    )
-
-
-def result_to_json(result: SimResult) -> str:
-    """The measured figures of a run, without its data."""
-    return json.dumps(
-        {
-            "samples": len(result.codes),
-            "cycles": result.cycles,
-            "latency": result.latency,
-            "first_latency": result.first_latency,
-            "interval": result.interval,
-            "seconds": round(result.seconds, 3),
-        }
     )
