@@ -4,7 +4,8 @@
 class QfxError(Exception):
     """Something that the user gave cannot be used as it is.
 
-    The message names the place (module path, operator or file), what was found, what is supported and what to do.
+    The message names the place (module path, operator or file), what was found, what is supported and what to
+    do.
     """
 
 

@@ -21,7 +21,8 @@ class Kernel:
     Args:
         top: name of the module.
         files: its Verilog sources and those of all modules below it.
-        parameters: values for parameters of ``top``: integers (beyond 32 bits they become unsigned vectors), booleans or strings.
+        parameters: values for parameters of ``top``: integers (beyond 32 bits they become unsigned vectors),
+            booleans or strings.
         data_files: what ``$readmemh`` reads; found by its bare file name.
     """
 
@@ -45,13 +46,21 @@ class Kernel:
         names = [path.name for path in self.data_paths]
         for name in names:
             if not _FILE_NAME.fullmatch(name):
-                raise QfxError(f"cost of {self.top}: data file name {name!r} has characters other than letters, digits, _ . + -")
+                raise QfxError(
+                    f"cost of {self.top}: data file name {name!r} has characters other than "
+                    "letters, digits, _ . + -"
+                )
         doubled = sorted({name for name in names if names.count(name) > 1})
         if doubled:
-            raise QfxError(f"cost of {self.top}: several data files are named {', '.join(doubled)}; $readmemh finds one only")
+            raise QfxError(
+                f"cost of {self.top}: several data files are named {', '.join(doubled)}; "
+                "$readmemh finds one only"
+            )
         for name, value in self.parameters.items():
             if not isinstance(value, int | str):
-                raise QfxError(f"cost of {self.top}: parameter {name} = {value!r} is neither an integer nor a string")
+                raise QfxError(
+                    f"cost of {self.top}: parameter {name} = {value!r} is neither an integer nor a string"
+                )
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -66,7 +75,8 @@ class Kernel:
     def wrapper(self, name: str) -> str:
         """Verilog of a module ``name`` that instantiates the kernel with its parameters.
 
-        A tool's own way of setting parameters loses the sign of an integer or the quotes of a string; an instance does not.
+        A tool's own way of setting parameters loses the sign of an integer or the quotes of a string; an
+        instance does not.
         """
         values = ", ".join(f".{key}({verilog_literal(value)})" for key, value in self.parameters.items())
         return f"module {name};\n  {self.top}{f' #({values})' if values else ''} kernel ();\nendmodule\n"

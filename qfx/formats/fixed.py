@@ -276,8 +276,8 @@ def _exact_low_bits(values: np.ndarray, modulus: float) -> np.ndarray:
 def round_real(x: np.ndarray, rounding: str) -> np.ndarray:
     """Round float64 values to integers, exactly.
 
-    The distance to the floor of a small negative number is not always a double; the distance to the nearest integer is, and it
-    tells ties: +0.5 where the tie went down, -0.5 where it went up.
+    The distance to the floor of a small negative number is not always a double; the distance to the nearest
+    integer is, and it tells ties: +0.5 where the tie went down, -0.5 where it went up.
     """
     if rounding == "RND_CONV":
         return np.rint(x)

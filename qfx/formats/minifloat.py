@@ -30,32 +30,38 @@ _FLOATS = {
 class Minifloat:
     """A small binary floating-point format with subnormals.
 
-    A code is, from the top: the sign bit (when signed), ``exponent_bits`` bits ``e`` and ``mantissa_bits`` bits ``m``. It stands for
+    A code is, from the top: the sign bit (when signed), ``exponent_bits`` bits ``e`` and ``mantissa_bits``
+    bits ``m``. It stands for
 
     * ``(-1)**s * 2**(e - bias) * (1 + m / 2**mantissa_bits)`` when ``e > 0``,
     * ``(-1)**s * 2**(1 - bias) * m / 2**mantissa_bits`` when ``e == 0``,
 
-    except for the codes that ``specials`` takes away. With ``exponent_bits=0`` every code is of the second kind: sign and magnitude.
+    except for the codes that ``specials`` takes away. With ``exponent_bits=0`` every code is of the second
+    kind: sign and magnitude.
 
     Args:
         exponent_bits: 0 to 8.
         mantissa_bits: stored bits of the significand, 0 to 10.
-        bias: exponent bias, -300 to 300; ``2**(exponent_bits-1) - 1`` when not given (0 without exponent bits).
+        bias: exponent bias, -300 to 300; ``2**(exponent_bits-1) - 1`` when not given (0 without exponent
+            bits).
         signed: with a sign bit. Without one, negative numbers are cast to 0.
-        specials: ``none``: every code is a number (OCP FP4 and FP6). ``fn``: the codes with all exponent and mantissa bits set are
-            NaN, there is no infinity (OCP E4M3). ``ieee``: codes with all exponent bits set are infinity (``m == 0``) and NaN
-            (others), as in IEEE 754 (OCP E5M2).
-        rounding: ``TRN``, ``TRN_ZERO``, ``RND``, ``RND_ZERO``, ``RND_INF``, ``RND_MIN_INF`` or ``RND_CONV`` with the directions of
-            ``ap_fixed``; ties of ``RND_CONV`` go to the even code, as in IEEE 754.
-        overflow: ``SAT``: what lies beyond the range, infinities included, becomes the largest number of that sign. ``INF``: it becomes
-            infinity, or NaN in an ``fn`` format; not for ``specials="none"``. As in IEEE 754, "beyond the range" is judged after
-            rounding with an unbounded exponent, and a mode that rounds a finite number towards zero gives the largest number instead.
+        specials: ``none``: every code is a number (OCP FP4 and FP6). ``fn``: the codes with all exponent and
+            mantissa bits set are NaN, there is no infinity (OCP E4M3). ``ieee``: codes with all exponent bits
+            set are infinity (``m == 0``) and NaN (others), as in IEEE 754 (OCP E5M2).
+        rounding: ``TRN``, ``TRN_ZERO``, ``RND``, ``RND_ZERO``, ``RND_INF``, ``RND_MIN_INF`` or ``RND_CONV``
+            with the directions of ``ap_fixed``; ties of ``RND_CONV`` go to the even code, as in IEEE 754.
+        overflow: ``SAT``: what lies beyond the range, infinities included, becomes the largest number of that
+            sign. ``INF``: it becomes infinity, or NaN in an ``fn`` format; not for ``specials="none"``. As in
+            IEEE 754, "beyond the range" is judged after rounding with an unbounded exponent, and a mode that
+            rounds a finite number towards zero gives the largest number instead.
 
-    The sign of a zero is kept: -0.0, and negative numbers that are rounded to zero, give the code with only the sign bit set; both
-    zeros decode to zeros and hardware treats them alike. NaN becomes the positive NaN code ``nan_code``; a format without NaN
-    keeps it in :meth:`quantize` and refuses it in :meth:`encode`, like :class:`qfx.FixedPoint`.
+    The sign of a zero is kept: -0.0, and negative numbers that are rounded to zero, give the code with only
+    the sign bit set; both zeros decode to zeros and hardware treats them alike. NaN becomes the positive NaN
+    code ``nan_code``; a format without NaN keeps it in :meth:`quantize` and refuses it in :meth:`encode`,
+    like :class:`qfx.FixedPoint`.
 
-    Source: OCP 8-bit Floating Point Specification 1.0; OCP Microscaling Formats 1.0; IEEE 754-2019, sections 3.4 and 7.4.
+    Source: OCP 8-bit Floating Point Specification 1.0; OCP Microscaling Formats 1.0; IEEE 754-2019, sections
+        3.4 and 7.4.
     """
 
     exponent_bits: int
@@ -87,7 +93,8 @@ class Minifloat:
                 raise QfxError(f"Minifloat: unknown {name} {value!r}; supported: {', '.join(known)}")
         if self.overflow == "INF" and self.specials == "none":
             raise QfxError(
-                'Minifloat: overflow="INF" needs a code for it; use specials="fn" or "ieee", or overflow="SAT"'
+                'Minifloat: overflow="INF" needs a code for it; use specials="fn" or "ieee", '
+                'or overflow="SAT"'
             )
         if self.specials != "none" and self.exponent_bits == 0:
             raise QfxError(f'Minifloat: specials="{self.specials}" needs at least one exponent bit')
@@ -95,10 +102,11 @@ class Minifloat:
             raise QfxError('Minifloat: specials="ieee" needs a mantissa bit to tell NaN from infinity')
         if self.code_max < 1:
             raise QfxError(
-                f"Minifloat: {self.exponent_bits} exponent and {self.mantissa_bits} mantissa bits hold no number but 0"
+                f"Minifloat: {self.exponent_bits} exponent and {self.mantissa_bits} mantissa "
+                "bits hold no number but 0"
             )
 
-    # -- shape of the format -------------------------------------------------------------------------------------------
+    # -- shape of the format ---------------------------------------------------------------------------------
 
     @property
     def width(self) -> int:
@@ -147,12 +155,14 @@ class Minifloat:
 
     @property
     def smallest_subnormal(self) -> float:
-        """The distance of the numbers next to zero, ``2**-frac``; the smallest positive number when there are mantissa bits."""
+        """The distance of the numbers next to zero, ``2**-frac``; the smallest positive "
+        "number when there are mantissa bits."""
         return 2.0**-self.frac
 
     @property
     def smallest_normal(self) -> float:
-        """``2**(1 - bias)``, the smallest number with a full significand (it lies beyond ``max`` without exponent bits)."""
+        """``2**(1 - bias)``, the smallest number with a full significand (it lies beyond "
+        "``max`` without exponent bits)."""
         return 2.0**self.min_exponent
 
     @property
@@ -166,11 +176,12 @@ class Minifloat:
         return -self.max if self.signed else 0.0
 
     def values(self) -> np.ndarray:
-        """Every number of the format once, in ascending order, float64; zero once and positive; no infinity, no NaN."""
+        """Every number of the format once, in ascending order, float64; zero once and "
+        "positive; no infinity, no NaN."""
         positive = self._table[: self.code_max + 1]
         return np.concatenate((-positive[:0:-1], positive)) if self.signed else positive.copy()
 
-    # -- casts ---------------------------------------------------------------------------------------------------------
+    # -- casts -----------------------------------------------------------------------------------------------
 
     def encode(self, x: Any) -> Any:
         """The codes that the numbers ``x`` are cast to.
@@ -213,8 +224,8 @@ class Minifloat:
     def quantize(self, x: Any) -> Any:
         """The numbers of the format that ``x`` is cast to: ``decode(encode(x))``.
 
-        The result has the kind, shape and floating dtype of ``x`` wherever that dtype holds every number of the format, and float64
-        otherwise (also for integers). NaN stays NaN. No gradient.
+        The result has the kind, shape and floating dtype of ``x`` wherever that dtype holds every number of
+        the format, and float64 otherwise (also for integers). NaN stays NaN. No gradient.
         """
         xp, wide = self._wide(x)
         nan = xp.isnan(wide)
@@ -235,7 +246,7 @@ class Minifloat:
         parts += [self.overflow] if self.overflow != "SAT" else []
         return " ".join(parts)
 
-    # -- helpers -------------------------------------------------------------------------------------------------------
+    # -- helpers ---------------------------------------------------------------------------------------------
 
     @cached_property
     def _table(self) -> np.ndarray:
@@ -254,9 +265,10 @@ class Minifloat:
 
     def _check_codes(self, codes: Any) -> None:
         size = codes.numel() if _is_torch(codes) else codes.size
-        if size and not (0 <= int(codes.min()) and int(codes.max()) < 2**self.width):
+        if size and not (int(codes.min()) >= 0 and int(codes.max()) < 2**self.width):
             raise QfxError(
-                f"{self}: codes are bit patterns 0..{2**self.width - 1}, found {int(codes.min())}..{int(codes.max())}"
+                f"{self}: codes are bit patterns 0..{2**self.width - 1}, found "
+                f"{int(codes.min())}..{int(codes.max())}"
             )
 
     def _fits(self, dtype: str) -> bool:
@@ -293,8 +305,9 @@ class Minifloat:
         """Codes of float64 numbers; NaN gives ``nan_code``, or 0 when there is none."""
         int64, float64 = xp.int64, xp.float64
         bits_m, low = self.mantissa_bits, self.min_exponent
-        # Two binades above the largest number nothing but the sign matters; far below the smallest subnormal only that it
-        # is not zero. Clipping there keeps every power of two below a normal double, so that all scaling is exact.
+        # Two binades above the largest number nothing but the sign matters; far below the smallest subnormal
+        # only that it is not zero. Clipping there keeps every power of two below a normal double, so that all
+        # scaling is exact.
         top = low + max(2**self.exponent_bits - 2, 0) + 2
         tiny = 2.0 ** (low - bits_m - 3)
         negative = xp.signbit(x)
@@ -351,7 +364,8 @@ class Minifloat:
         return (rest > 0.5) | (tie & tie_up)
 
     def _towards_zero(self, xp: Any, negative: Any) -> Any:
-        """Where the rounding mode takes a finite number beyond the range back to the largest number (IEEE 754, 7.4)."""
+        """Where the rounding mode takes a finite number beyond the range back to the "
+        "largest number (IEEE 754, 7.4)."""
         if self.rounding == "TRN":
             return ~negative
         return xp.full_like(negative, self.rounding == "TRN_ZERO")

@@ -39,7 +39,8 @@ OCP = {
 
 
 def hard_inputs(fmt: Minifloat, seed: int = 0) -> np.ndarray:
-    """Every number, every midpoint, their float64 and float32 neighbours, both ends, random and extreme numbers."""
+    """Every number, every midpoint, their float64 and float32 neighbours, both ends, random "
+    "and extreme numbers."""
     values = fmt.values()
     past = fmt.max + (values[-1] - values[-2]) * np.array([0.25, 0.5, 0.75, 1, 2])
     points = np.concatenate((values, (values[1:] + values[:-1]) / 2, past, -past))
@@ -73,7 +74,8 @@ def test_decode_every_code(name: str) -> None:
 def test_encode_like_ml_dtypes(name: str) -> None:
     ours, dtype, _ = OCP[name]
     x = hard_inputs(ours)
-    # ml_dtypes narrows float64 through float32 for some types; only numbers that float32 holds can be compared.
+    # ml_dtypes narrows float64 through float32 for some types; only numbers that float32 holds can be
+    # compared.
     with np.errstate(over="ignore"):
         x = x[x.astype(np.float32).astype(np.float64) == x]
     theirs = x.astype(np.float32).astype(dtype)
@@ -102,7 +104,8 @@ def test_encode_like_gfloat(name: str, mode: str, theirs: gfloat.RoundMode, over
     )
     x = hard_inputs(ours, seed=1)
     if mode == "RND_INF":
-        # gfloat 0.5.2 computes `delta + 0.5 >= 1.0` in doubles, which is true for the double just below a tie.
+        # gfloat 0.5.2 computes `delta + 0.5 >= 1.0` in doubles, which is true for the double just below a
+        # tie.
         below = np.nextafter(ours.smallest_subnormal / 2, 0)
         x = x[np.abs(x) != below]
     expected = np.array([gfloat.round_float(info, float(v), theirs, sat=overflow == "SAT") for v in x])
@@ -117,10 +120,12 @@ def test_encode_like_gfloat(name: str, mode: str, theirs: gfloat.RoundMode, over
     [(1, 2, None), (2, 1, 3), (3, 4, None), (4, 3, 11), (5, 10, None), (8, 7, None), (6, 1, 5)],
 )
 def test_encode_like_apytypes(e: int, m: int, bias: int | None, mode: str) -> None:
-    """APyFloat has IEEE specials at every size and all seven modes; its directed overflow is IEEE's as well."""
+    """APyFloat has IEEE specials at every size and all seven modes; its directed overflow "
+    "is IEEE's as well."""
     ours = Minifloat(e, m, bias, specials="ieee", rounding=mode, overflow="INF")
     x = hard_inputs(ours, seed=2)
-    # apytypes 0.5.1 loses the carry of a subnormal that is rounded up to the smallest normal number, and gives 0.
+    # apytypes 0.5.1 loses the carry of a subnormal that is rounded up to the smallest normal number, and
+    # gives 0.
     largest_subnormal = ours.smallest_normal - ours.smallest_subnormal
     x = x[~((np.abs(x) > largest_subnormal) & (np.abs(x) < ours.smallest_normal))]
     wide = apytypes.APyFloatArray.from_array(x, exp_bits=11, man_bits=52)
@@ -129,7 +134,8 @@ def test_encode_like_apytypes(e: int, m: int, bias: int | None, mode: str) -> No
 
 
 def exact(fmt: Minifloat, x: float) -> float:
-    """The cast by its definition: among the format's numbers (and one more beyond the end) the right neighbour of ``x``.
+    """The cast by its definition: among the format's numbers (and one more beyond the end) the right
+    neighbour of ``x``.
 
     Finite ``x``, saturating formats.
     """

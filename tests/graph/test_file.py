@@ -61,7 +61,8 @@ def test_every_truncation_is_refused(tmp_path):
 
 
 def test_every_changed_byte_is_refused_or_harmless(tmp_path):
-    """A changed byte either cannot be read, or sits where it changes nothing (zip time stamps and the like)."""
+    """A changed byte either cannot be read, or sits where it changes nothing (zip time "
+    "stamps and the like)."""
     graph = small_graph()
     graph.save(tmp_path / "g.qfx")
     data = (tmp_path / "g.qfx").read_bytes()

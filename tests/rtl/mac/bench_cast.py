@@ -1,4 +1,5 @@
-"""cocotb: numbers through the combinational qfx_minifloat_cast; JSON with `x`, `special` and `code` in `QFX_CAST_CASE`."""
+"""cocotb: numbers through the combinational qfx_minifloat_cast; JSON with `x`, `special` "
+"and `code` in `QFX_CAST_CASE`."""
 
 from __future__ import annotations
 
@@ -22,4 +23,6 @@ async def equals_the_format(dut: Any) -> None:
         got = int(dut.code.value)
         if got != code:
             wrong.append((x, special, got, code))
-    assert not wrong, f"{len(wrong)} of {len(case['x'])} codes differ; the first (x, special, got, expected): {wrong[0]}"
+    assert not wrong, (
+        f"{len(wrong)} of {len(case['x'])} codes differ; the first (x, special, got, expected): {wrong[0]}"
+    )

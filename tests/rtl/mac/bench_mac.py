@@ -1,8 +1,9 @@
 """cocotb: beats through a multiply-accumulate kernel, at full speed or with random stalls on both sides.
 
-The work is in the file that `QFX_MAC_CASE` names: JSON with `data`, `last` (one entry per beat), `tdata` and `tuser` (one per
-expected result), `latency`, `stalls` (0..1, how often either side pauses), `seed`, and `reset_after` (beats taken before a reset
-in the middle of everything, after which the whole sequence is sent again).
+The work is in the file that `QFX_MAC_CASE` names: JSON with `data`, `last` (one entry per beat), `tdata` and
+`tuser` (one per expected result), `latency`, `stalls` (0..1, how often either side pauses), `seed`, and
+`reset_after` (beats taken before a reset in the middle of everything, after which the whole sequence is sent
+again).
 """
 
 from __future__ import annotations
@@ -27,8 +28,11 @@ async def reset(dut: Any) -> None:
     dut.rst.value = 0
 
 
-async def send(dut: Any, case: dict[str, Any], beats: int, rng: random.Random) -> tuple[list[Any], list[int], list[int]]:
-    """Send the first `beats` beats; returns results, the cycles of taken `last` beats, and the cycles of results."""
+async def send(
+    dut: Any, case: dict[str, Any], beats: int, rng: random.Random
+) -> tuple[list[Any], list[int], list[int]]:
+    """Send the first `beats` beats; returns results, the cycles of taken `last` beats, and "
+    "the cycles of results."""
     data, last = case["data"], case["last"]
     expected = sum(last[:beats])
     has_user = hasattr(dut, "m_axis_tuser")
@@ -90,7 +94,9 @@ async def equals_the_formats(dut: Any) -> None:
     if not case["stalls"]:
         assert {out - into for out, into in zip(result_at, taken_at, strict=True)} == {case["latency"]}
         # One beat per cycle: nothing but the latency on top of the beats.
-        assert result_at[-1] - taken_at[0] == sum(case["last"]) - 1 + case["latency"] or len(case["data"]) > len(expected)
+        assert result_at[-1] - taken_at[0] == sum(case["last"]) - 1 + case["latency"] or len(
+            case["data"]
+        ) > len(expected)
         assert taken_at[-1] == len(case["data"])
 
 
