@@ -71,12 +71,12 @@ class Bench:
             self.source.send_nowait(frame)
         for index, expected in enumerate(self.expected):
             try:
-                frame: Any = await with_timeout(self.sink.recv(), self.limit_ns, "ns")
+                received: Any = await with_timeout(self.sink.recv(), self.limit_ns, "ns")
             except SimTimeoutError:
                 raise AssertionError(
                     f"frame {index}: not complete after {self.limit_ns // PERIOD_NS} cycles"
                 ) from None
-            found = bytes(frame.tdata)
+            found = bytes(received.tdata)
             assert len(found) == len(expected), (
                 f"frame {index}: tlast after {len(found)} bytes, not {len(expected)}"
             )
