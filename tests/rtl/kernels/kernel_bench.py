@@ -1,13 +1,15 @@
 """The cocotb side: every case of one kernel, in lock step with its timing model.
 
-In each cycle the kernel's `tready` and `tvalid` must equal the model's, and every valid beat must be the golden one.
-So a bubble, a lost or doubled beat, data that change under a stalled `tvalid` and a wrong value are all caught in the
-cycle in which they happen."""
+In each cycle the kernel's `tready` and `tvalid` must equal the model's,
+and every valid beat must be the golden
+one. So a bubble, a lost or doubled beat, data that change under a stalled `tvalid` and a wrong value are all
+caught in the cycle in which they happen."""
 
 from __future__ import annotations
 
 import os
 import random
+from typing import Any
 
 import cocotb
 import kernel_cases
@@ -20,7 +22,7 @@ CASES = kernel_cases.cases(os.environ["QFX_KERNEL"])
 class Runner:
     """Drives one instance of the wrapper through its `in` and `out` vectors (see kernel_wrapper)."""
 
-    def __init__(self, dut: object, index: int) -> None:
+    def __init__(self, dut: Any, index: int) -> None:
         self.case = CASES[index]
         self.clk = dut.clk
         self.rst = getattr(dut, f"i{index}_rst")
@@ -48,8 +50,12 @@ class Runner:
         got = [0] * model.outputs
         offered = [False] * model.inputs
         cycle = 0
-        limit = 1000 + 20 * int((sum(map(len, inputs)) + len(expected) + case.interval * frames) / (valid * ready))
-        while any(n < len(expected) for n in got) or any(n < len(d) for n, d in zip(sent, inputs, strict=True)):
+        limit = 1000 + 20 * int(
+            (sum(map(len, inputs)) + len(expected) + case.interval * frames) / (valid * ready)
+        )
+        while any(n < len(expected) for n in got) or any(
+            n < len(d) for n, d in zip(sent, inputs, strict=True)
+        ):
             if stop is not None and cycle >= stop:
                 return cycle
             assert cycle < limit, f"{case.name}: no end after {cycle} cycles, sent {sent}, got {got}"
@@ -71,7 +77,9 @@ class Runner:
             now = model.signals(offered, take)
             where = f"{case.name}: cycle {cycle}, seed {seed}"
             for i in range(model.outputs):
-                assert bool(observed >> i & 1) == now.tvalid[i], f"{where}: tvalid[{i}] is not {now.tvalid[i]}"
+                assert bool(observed >> i & 1) == now.tvalid[i], (
+                    f"{where}: tvalid[{i}] is not {now.tvalid[i]}"
+                )
             data_out = observed >> (model.outputs + model.inputs)
             for i in range(model.inputs):
                 flag = bool(observed >> (model.outputs + i) & 1)
@@ -92,7 +100,7 @@ class Runner:
 
 @cocotb.test()
 @cocotb.parametrize(index=range(len(CASES)))
-async def case(dut: object, index: int) -> None:
+async def case(dut: Any, index: int) -> None:
     """Full rate, stalls of every kind, and a reset in the middle of a frame."""
     Clock(dut.clk, 2, "ns").start()
     runner = Runner(dut, index)
@@ -103,7 +111,9 @@ async def case(dut: object, index: int) -> None:
     await runner.reset()
     more = await runner.run(2 * case.count, seed=1)
     if case.full_rate:
-        assert more - some == case.count * case.interval, f"{case.name}: {more - some} cycles for {case.count} frames"
+        assert more - some == case.count * case.interval, (
+            f"{case.name}: {more - some} cycles for {case.count} frames"
+        )
     for seed, (valid, ready) in enumerate(((0.5, 0.5), (1.0, 0.3), (0.3, 1.0), (0.9, 0.9)), start=2):
         await runner.reset()
         await runner.run(case.count, seed, valid, ready)

@@ -1,7 +1,7 @@
 """Parameter points of every kernel, with random frames and golden results, written from docs/kernels.md.
 
-Used on both sides: pytest builds the wrapper from it, the cocotb bench draws stimuli from it. So everything random
-comes from seeds."""
+Used on both sides: pytest builds the wrapper from it, the cocotb bench draws stimuli from it. So everything
+random comes from seeds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from math import ceil, log2
 
 import numpy as np
-from kernel_golden import OVERFLOWS, ROUNDINGS, cast, code_range, pack, pack_beats, random_codes, to_signed
+from kernel_golden import OVERFLOWS, ROUNDINGS, cast, code_range, pack, pack_beats, random_codes
 from kernel_models import FifoModel, ForkModel, Model, ReorderModel, StepModel, WindowModel, takes_and_makes
 
 Frames = tuple[list[list[int]], list[int]]
@@ -18,9 +18,10 @@ Frames = tuple[list[list[int]], list[int]]
 
 @dataclass
 class Case:
-    """One instance of a kernel. `frames(seed, n)` gives the beats of each input and of the output; `interval` is
-    the number of cycles per frame without stalls, checked where `full_rate`; `ahead`: frames that
-    may begin before their input, with padding; `files` maps a parameter to the words of its memory."""
+    """One instance of a kernel. `frames(seed, n)` gives the beats of each input and of the output; `interval`
+    is the number of cycles per frame without stalls,
+    checked where `full_rate`; `ahead`: frames that may begin
+    before their input, with padding; `files` maps a parameter to the words of its memory."""
 
     name: str
     kernel: str
@@ -66,10 +67,13 @@ def _case(
         return inputs, expected
 
     name = kernel + "(" + ", ".join(f"{k}={v}" for k, v in parameters.items()) + ")"
-    return Case(name, kernel, parameters, tuple(input_bits), output_bits, model, frames, interval, **more)  # type: ignore[arg-type]
+    bits = tuple(input_bits)
+    return Case(name, kernel, parameters, bits, output_bits, model, frames, interval, **more)  # type: ignore[arg-type]
 
 
-def _draw(rng: np.random.Generator, n: int, width: int, signed: bool, lanes: int) -> tuple[np.ndarray, list[int]]:
+def _draw(
+    rng: np.random.Generator, n: int, width: int, signed: bool, lanes: int
+) -> tuple[np.ndarray, list[int]]:
     """`n` beats of `lanes` random codes: the codes, shape (n, lanes), and the beats."""
     codes = random_codes(rng, (n, lanes), width, signed)
     return codes, pack_beats(codes, lanes, width)
@@ -96,7 +100,9 @@ def fifo_cases() -> list[Case]:
         )
         return case
 
-    return [make(*p) for p in ((8, 2, 0), (1, 3, 0), (13, 16, 0), (5, 33, 0), (8, 2, 1), (9, 3, 1), (70, 64, 1))]
+    return [
+        make(*p) for p in ((8, 2, 0), (1, 3, 0), (13, 16, 0), (5, 33, 0), (8, 2, 1), (9, 3, 1), (70, 64, 1))
+    ]
 
 
 def fork_cases() -> list[Case]:
@@ -129,7 +135,9 @@ def resize_cases(kernel: str) -> list[Case]:
             sequence = takes_and_makes((i == 0, True) for i in range(ratio))
         bits = (narrow * width, wide * width) if up else (wide * width, narrow * width)
         parameters: dict[str, int | str] = {
-            "WIDTH": width, "IN": narrow if up else wide, "OUT": wide if up else narrow,
+            "WIDTH": width,
+            "IN": narrow if up else wide,
+            "OUT": wide if up else narrow,
         }
         return _case(kernel, parameters, [bits[0]], bits[1], lambda: StepModel(1, sequence), frame, count)
 
@@ -172,7 +180,12 @@ def reorder_cases() -> list[Case]:
             files={"ADDRESS_FILE": (bits, address)},
         )  # fmt: skip
 
-    return [make(8, 16, 1, "auto"), make(5, 13, 2, "block"), make(12, 36, 3, "distributed"), make(4, 2, 4, "auto")]
+    return [
+        make(8, 16, 1, "auto"),
+        make(5, 13, 2, "block"),
+        make(12, 36, 3, "distributed"),
+        make(4, 2, 4, "auto"),
+    ]
 
 
 # ---- windows
@@ -180,8 +193,10 @@ def reorder_cases() -> list[Case]:
 
 def window_cases() -> list[Case]:
     def make(
-        width: int, beats: int, groups: int, image: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int],
-        dilation: tuple[int, int], before: tuple[int, int], after: tuple[int, int], extra: int, value: int = 0,
+        width: int, beats: int, groups: int, image: tuple[int, int], kernel: tuple[int, int],
+        stride: tuple[int, int],
+        dilation: tuple[int, int], before: tuple[int, int], after: tuple[int, int], extra: int,
+        value: int = 0,
         style: str = "auto", rate: bool = True,
     ) -> Case:  # fmt: skip
         out = [
@@ -190,7 +205,8 @@ def window_cases() -> list[Case]:
         ]
         span = ((kernel[0] - 1) * dilation[0] * image[1] + (kernel[1] - 1) * dilation[1] + 1) * beats
         parameters: dict[str, int | str] = {
-            "WIDTH": width, "BEATS": beats, "GROUPS": groups, "IN_H": image[0], "IN_W": image[1], "OUT_H": out[0],
+            "WIDTH": width, "BEATS": beats, "GROUPS": groups, "IN_H": image[0], "IN_W": image[1],
+            "OUT_H": out[0],
             "OUT_W": out[1], "KERNEL_H": kernel[0], "KERNEL_W": kernel[1], "STRIDE_H": stride[0],
             "STRIDE_W": stride[1], "DILATION_H": dilation[0], "DILATION_W": dilation[1], "PAD_TOP": before[0],
             "PAD_LEFT": before[1], "PAD_VALUE": value, "DEPTH": span + extra, "RAM_STYLE": style,
@@ -200,23 +216,29 @@ def window_cases() -> list[Case]:
         def frame(rng: np.random.Generator) -> tuple[list[list[int]], list[int]]:
             x, stream = _draw(rng, image[0] * image[1] * beats, width, False, 1)
             x = x.reshape(image[0], image[1], beats)
-            # An image padded on all sides, then plain slicing: independent of the kernel's way of walking.
+            # The padded image, then plain slicing: independent of the kernel's way of walking.
             big = np.full(
-                (image[0] + before[0] + after[0] + 1, image[1] + before[1] + after[1] + 1, beats), value, dtype=object
+                (image[0] + before[0] + after[0] + 1, image[1] + before[1] + after[1] + 1, beats),
+                value,
+                dtype=object,
             )
             big[before[0] : before[0] + image[0], before[1] : before[1] + image[1]] = x
             result: list[int] = []
             for oy in range(out[0]):
                 for ox in range(out[1]):
-                    rows = slice(oy * stride[0], oy * stride[0] + (kernel[0] - 1) * dilation[0] + 1, dilation[0])
-                    cols = slice(ox * stride[1], ox * stride[1] + (kernel[1] - 1) * dilation[1] + 1, dilation[1])
+                    rows = slice(
+                        oy * stride[0], oy * stride[0] + (kernel[0] - 1) * dilation[0] + 1, dilation[0]
+                    )
+                    cols = slice(
+                        ox * stride[1], ox * stride[1] + (kernel[1] - 1) * dilation[1] + 1, dilation[1]
+                    )
                     patch = big[rows, cols].reshape(*kernel, groups, group)
                     result += [int(v) for v in patch.transpose(2, 0, 1, 3).reshape(-1)]
             return [stream], result
 
         steps = out[0] * out[1] * kernel[0] * kernel[1] * beats
         return _case(
-            "qfx_window", parameters, [width], width, lambda: WindowModel(parameters), frame,  # type: ignore[arg-type]
+            "qfx_window", parameters, [width], width, lambda: WindowModel(parameters), frame,
             max(steps, image[0] * image[1] * beats), full_rate=rate,
             ahead=1 + (before[0] * image[1] + before[1]) // (image[0] * image[1]),
         )  # fmt: skip
@@ -233,14 +255,16 @@ def window_cases() -> list[Case]:
             image, kernel, stride, dilation = pair(1, 6), pair(1, 4), pair(1, 4), pair(1, 3)
             before, after = pair(0, 4), pair(0, 4)
             fits = all(
-                n + b + a > d * (k - 1) for n, b, a, d, k in zip(image, before, after, dilation, kernel, strict=True)
+                n + b + a > d * (k - 1)
+                for n, b, a, d, k in zip(image, before, after, dilation, kernel, strict=True)
             )
             if fits and np.prod(image) * np.prod(kernel) * groups * group < 400:
                 break
         extra = int(rng.integers(0, 3)) * int(rng.integers(0, image[1] * groups * group + 2))
         style = ("auto", "block", "distributed")[seed % 3]
         return make(
-            int(rng.integers(1, 9)), groups * group, groups, image, kernel, stride, dilation, before, after, extra,
+            int(rng.integers(1, 9)), groups * group, groups, image, kernel, stride, dilation, before, after,
+            extra,
             value=seed % 2, style=style, rate=False,
         )  # fmt: skip
 
@@ -280,14 +304,19 @@ def window_cases() -> list[Case]:
 
 def matvec_cases() -> list[Case]:
     def make(
-        simd: int, pe: int, sf: int, nf: int, groups: int, a: tuple[int, bool], w: tuple[int, bool], shift: int = 0,
+        simd: int, pe: int, sf: int, nf: int, groups: int, a: tuple[int, bool], w: tuple[int, bool],
+        shift: int = 0,
         bias: bool = True, style: str = "auto",
     ) -> Case:  # fmt: skip
         rng = np.random.default_rng([simd, pe, sf, nf, groups, *map(int, a), *map(int, w)])
         weights = random_codes(rng, (groups, nf * pe, sf * simd), *w)
         reach = max(abs(v) for v in code_range(*a)) * max(abs(v) for v in code_range(*w)) * sf * simd
         acc = (reach << shift).bit_length() + 2
-        offsets = random_codes(rng, (groups, nf * pe), acc - 1, True) if bias else np.zeros((groups, nf * pe), object)
+        offsets = (
+            random_codes(rng, (groups, nf * pe), acc - 1, True)
+            if bias
+            else np.zeros((groups, nf * pe), object)
+        )
         rounds = max(1, 12 // (sf * nf * groups))
 
         def frame(rng: np.random.Generator) -> tuple[list[list[int]], list[int]]:
@@ -308,13 +337,17 @@ def matvec_cases() -> list[Case]:
         if bias:
             files["BIAS_FILE"] = (pe * acc, pack_beats(offsets, pe, acc))
         parameters: dict[str, int | str] = {
-            "SIMD": simd, "PE": pe, "SF": sf, "NF": nf, "GROUPS": groups, "A_WIDTH": a[0], "A_SIGNED": int(a[1]),
+            "SIMD": simd, "PE": pe, "SF": sf, "NF": nf, "GROUPS": groups, "A_WIDTH": a[0],
+            "A_SIGNED": int(a[1]),
             "W_WIDTH": w[0], "W_SIGNED": int(w[1]), "ACC_WIDTH": acc, "SHIFT": shift, "HAS_BIAS": int(bias),
             "RAM_STYLE": style, "ROM_STYLE": style,
         }  # fmt: skip
-        sequence = takes_and_makes((f == 0, s == sf - 1) for _ in range(groups) for f in range(nf) for s in range(sf))
+        sequence = takes_and_makes(
+            (f == 0, s == sf - 1) for _ in range(groups) for f in range(nf) for s in range(sf)
+        )
         return _case(
-            "qfx_matvec", parameters, [simd * a[0]], pe * acc, lambda: StepModel(3 + clog2(simd), sequence), frame,
+            "qfx_matvec", parameters, [simd * a[0]], pe * acc, lambda: StepModel(3 + clog2(simd), sequence),
+            frame,
             rounds * groups * sf * nf, files=files,
         )  # fmt: skip
 
@@ -338,7 +371,13 @@ def matvec_cases() -> list[Case]:
 
 def depthwise_cases(kernel: str) -> list[Case]:
     def make(
-        p: int, k: int, groups: int, a: tuple[int, bool], w: tuple[int, bool], shift: int = 0, bias: bool = True
+        p: int,
+        k: int,
+        groups: int,
+        a: tuple[int, bool],
+        w: tuple[int, bool],
+        shift: int = 0,
+        bias: bool = True,
     ) -> Case:
         rng = np.random.default_rng([p, k, groups, *map(int, a), *map(int, w)])
         weights = random_codes(rng, (groups, k, p), *w)
@@ -371,7 +410,8 @@ def depthwise_cases(kernel: str) -> list[Case]:
             }  # fmt: skip
         sequence = takes_and_makes((True, i == k - 1) for _ in range(groups) for i in range(k))
         return _case(
-            kernel, parameters, [p * a[0]], p * acc, lambda: StepModel(3, sequence), frame, rounds * groups * k,
+            kernel, parameters, [p * a[0]], p * acc, lambda: StepModel(3, sequence), frame,
+            rounds * groups * k,
             files=files,
         )  # fmt: skip
 
@@ -382,7 +422,8 @@ def depthwise_cases(kernel: str) -> list[Case]:
             make(3, 1, 1, u4, u4), make(1, 1, 5, (1, False), (1, True), shift=1),
         ]  # fmt: skip
     return [
-        make(1, 1, 1, s5, s5), make(1, 9, 1, u4, s5), make(2, 4, 3, s5, u4, shift=2), make(4, 3, 2, u4, u4, bias=False),
+        make(1, 1, 1, s5, s5), make(1, 9, 1, u4, s5), make(2, 4, 3, s5, u4, shift=2), make(4, 3, 2, u4, u4,
+        bias=False),
         make(3, 2, 4, (1, True), (2, True)), make(1, 9, 5, (8, True), (8, True), shift=1, bias=False),
     ]  # fmt: skip
 
@@ -391,7 +432,9 @@ def depthwise_cases(kernel: str) -> list[Case]:
 
 
 def pool_cases() -> list[Case]:
-    def make(p: int, k: int, mode: int, x_format: tuple[int, bool], scale: tuple[int, int] = (2, 1), extra: int = 0) -> Case:
+    def make(
+        p: int, k: int, mode: int, x_format: tuple[int, bool], scale: tuple[int, int] = (2, 1), extra: int = 0
+    ) -> Case:
         width, signed = x_format
         low, high = code_range(width, signed)
         if mode == 0:
@@ -414,14 +457,22 @@ def pool_cases() -> list[Case]:
         sequence = takes_and_makes((True, i == k - 1) for i in range(k))
         latency = 2 if mode == 1 and scale[1] != 1 else 1
         return _case(
-            "qfx_pool", parameters, [p * width], p * out, lambda: StepModel(latency, sequence), frame, rounds * k
+            "qfx_pool",
+            parameters,
+            [p * width],
+            p * out,
+            lambda: StepModel(latency, sequence),
+            frame,
+            rounds * k,
         )
 
     return [
-        make(1, 4, 0, (8, True)), make(3, 9, 0, (4, False)), make(2, 1, 0, (5, True)), make(2, 2, 0, (1, True)),
+        make(1, 4, 0, (8, True)), make(3, 9, 0, (4, False)), make(2, 1, 0, (5, True)), make(2, 2, 0, (1,
+        True)),
         make(1, 3, 0, (1, False), extra=2), make(2, 4, 0, (3, True), extra=3),
         make(1, 4, 1, (8, True)), make(2, 16, 1, (4, False)), make(2, 1, 1, (5, True), extra=2),
-        make(2, 9, 1, (6, True), (8, 57)), make(1, 7, 1, (4, False), (6, -19)), make(1, 1, 1, (3, False), (3, -4)),
+        make(2, 9, 1, (6, True), (8, 57)), make(1, 7, 1, (4, False), (6, -19)), make(1, 1, 1, (3, False), (3,
+        -4)),
     ]  # fmt: skip
 
 
@@ -450,10 +501,21 @@ def _elementwise(
 
 def relu_cases() -> list[Case]:
     def make(p: int, width: int, signed: bool, out: int) -> Case:
-        parameters: dict[str, int | str] = {"P": p, "IN_WIDTH": width, "IN_SIGNED": int(signed), "OUT_WIDTH": out}
+        parameters: dict[str, int | str] = {
+            "P": p,
+            "IN_WIDTH": width,
+            "IN_SIGNED": int(signed),
+            "OUT_WIDTH": out,
+        }
         return _elementwise("qfx_relu", parameters, (width, signed), p, out, lambda v, _: max(v, 0))
 
-    return [make(1, 8, True, 7), make(3, 5, True, 5), make(2, 4, False, 4), make(2, 1, True, 1), make(1, 6, True, 9)]
+    return [
+        make(1, 8, True, 7),
+        make(3, 5, True, 5),
+        make(2, 4, False, 4),
+        make(2, 1, True, 1),
+        make(1, 6, True, 9),
+    ]
 
 
 def leaky_cases() -> list[Case]:
@@ -471,7 +533,8 @@ def leaky_cases() -> list[Case]:
         return _elementwise("qfx_leaky_relu", parameters, (width, signed), p, out, function)
 
     return [
-        make(2, 6, True, 3, 2, 1), make(1, 8, True, 8, 7, 26), make(3, 4, True, 0, 3, -3), make(1, 5, False, 2, 2, 1),
+        make(2, 6, True, 3, 2, 1), make(1, 8, True, 8, 7, 26), make(3, 4, True, 0, 3, -3), make(1, 5, False,
+        2, 2, 1),
         make(1, 1, True, 4, 4, 5),
     ]  # fmt: skip
 
@@ -512,8 +575,10 @@ def clip_cases() -> list[Case]:
         )
 
     return [
-        make(2, 8, True, 0, 8, 0, 96, 7), make(1, 6, True, 2, 6, -20, None, 9), make(3, 4, False, 0, 8, None, 6, 3),
-        make(1, 5, True, 0, 10, -300, 200, 5), make(1, 5, True, 1, 4, 5, -5, 6), make(1, 4, True, 0, 2, None, None, 4),
+        make(2, 8, True, 0, 8, 0, 96, 7), make(1, 6, True, 2, 6, -20, None, 9), make(3, 4, False, 0, 8, None,
+        6, 3),
+        make(1, 5, True, 0, 10, -300, 200, 5), make(1, 5, True, 1, 4, 5, -5, 6), make(1, 4, True, 0, 2, None,
+        None, 4),
         make(2, 6, True, 1, 8, 0, 0, 10, beats=3), make(1, 7, False, 0, 6, None, 0, 8, beats=4),
         make(3, 5, True, 0, 7, 0, None, 7, beats=1),
     ]  # fmt: skip
@@ -521,7 +586,8 @@ def clip_cases() -> list[Case]:
 
 def cast_stream_cases() -> list[Case]:
     def make(
-        p: int, x: tuple[int, bool], shift: int, y: tuple[int, bool], rounding: str, overflow: str, beats: int = 0,
+        p: int, x: tuple[int, bool], shift: int, y: tuple[int, bool], rounding: str, overflow: str,
+        beats: int = 0,
         align_max: int = 1,
     ) -> Case:  # fmt: skip
         rng = np.random.default_rng([p, x[0], beats, align_max])
@@ -530,7 +596,8 @@ def cast_stream_cases() -> list[Case]:
             align[0], align[-1] = 0, align_max
         parameters: dict[str, int | str] = {
             "P": p, "IN_WIDTH": x[0], "IN_SIGNED": int(x[1]), "SHIFT": shift, "OUT_WIDTH": y[0],
-            "OUT_SIGNED": int(y[1]), "ROUNDING": ROUNDINGS.index(rounding), "OVERFLOW": OVERFLOWS.index(overflow),
+            "OUT_SIGNED": int(y[1]), "ROUNDING": ROUNDINGS.index(rounding),
+            "OVERFLOW": OVERFLOWS.index(overflow),
             "PER_CHANNEL": int(beats > 0), "BEATS": max(beats, 1), "ALIGN_MAX": align_max,
         }  # fmt: skip
         bits = clog2(align_max + 1)
@@ -544,16 +611,21 @@ def cast_stream_cases() -> list[Case]:
         )
 
     return [
-        make(2, (8, True), 3, (4, True), "RND_CONV", "SAT"), make(1, (6, False), -2, (9, False), "TRN", "WRAP"),
+        make(2, (8, True), 3, (4, True), "RND_CONV", "SAT"), make(1, (6, False), -2, (9, False), "TRN",
+        "WRAP"),
         make(3, (10, True), 5, (4, False), "RND", "SAT"),
-        make(2, (8, True), 4, (4, True), "RND_CONV", "SAT", 3, 5), make(1, (5, False), 2, (5, False), "RND_ZERO", "WRAP", 4, 1),
-        make(4, (7, True), 6, (6, True), "TRN_ZERO", "WRAP_SM", 1, 7), make(2, (4, True), 0, (8, True), "TRN", "WRAP", 2, 4),
+        make(2, (8, True), 4, (4, True), "RND_CONV", "SAT", 3, 5), make(1, (5, False), 2, (5, False),
+        "RND_ZERO", "WRAP", 4, 1),
+        make(4, (7, True), 6, (6, True), "TRN_ZERO", "WRAP_SM", 1, 7), make(2, (4, True), 0, (8, True),
+        "TRN", "WRAP", 2, 4),
         make(1, (6, True), -1, (12, True), "RND_INF", "SAT_SYM", 5, 3),
     ]  # fmt: skip
 
 
 def binary_cases() -> list[Case]:
-    def make(p: int, mode: int, x0: tuple[int, bool], x1: tuple[int, bool], shift0: int = 0, shift1: int = 0) -> Case:
+    def make(
+        p: int, mode: int, x0: tuple[int, bool], x1: tuple[int, bool], shift0: int = 0, shift1: int = 0
+    ) -> Case:
         reach = [max(abs(v) for v in code_range(*f)) << s for f, s in ((x0, shift0), (x1, shift1))]
         out = (reach[0] * reach[1] if mode == 2 else sum(reach)).bit_length() + 1
         count = 24
@@ -566,7 +638,8 @@ def binary_cases() -> list[Case]:
             return [stream0, stream1], pack_beats(y, p, out)
 
         parameters: dict[str, int | str] = {
-            "P": p, "WIDTH0": x0[0], "SIGNED0": int(x0[1]), "SHIFT0": shift0, "WIDTH1": x1[0], "SIGNED1": int(x1[1]),
+            "P": p, "WIDTH0": x0[0], "SIGNED0": int(x0[1]), "SHIFT0": shift0, "WIDTH1": x1[0],
+            "SIGNED1": int(x1[1]),
             "SHIFT1": shift1, "MODE": mode, "OUT_WIDTH": out,
         }  # fmt: skip
         sequence = [((0, 1), True)]
@@ -577,8 +650,10 @@ def binary_cases() -> list[Case]:
 
     s, u = (5, True), (4, False)
     return [
-        make(2, 0, s, s), make(1, 0, s, u, 0, 3), make(3, 1, u, u, 2, 0), make(1, 1, u, s), make(2, 2, s, u, 1, 2),
-        make(1, 2, s, s), make(1, 2, u, u), make(2, 0, (1, True), (1, False)), make(1, 2, (1, True), (1, True)),
+        make(2, 0, s, s), make(1, 0, s, u, 0, 3), make(3, 1, u, u, 2, 0), make(1, 1, u, s), make(2, 2, s, u,
+        1, 2),
+        make(1, 2, s, s), make(1, 2, u, u), make(2, 0, (1, True), (1, False)), make(1, 2, (1, True), (1,
+        True)),
     ]  # fmt: skip
 
 

@@ -30,7 +30,7 @@ def modes(y_signed: bool) -> list[tuple[str, str]]:
 
 
 def exhaustive(width: int, shifts: range, y_widths: tuple[int, ...]) -> list[Point]:
-    """All modes and signs; where nothing is shifted out the rounding makes no difference, one stands for all."""
+    """All modes and signs; where nothing is shifted out one rounding stands for all."""
     return [
         Point(width, x_signed, shift, y_width, y_signed, rounding, overflow)
         for x_signed in (False, True)
@@ -51,7 +51,15 @@ def wide(count: int, seed: int) -> list[Point]:
         rounding, overflow = rng.choice(modes(y_signed))
         x_width = rng.randint(1, 40)
         points.append(
-            Point(x_width, rng.random() < 0.7, rng.randint(-12, x_width + 8), rng.randint(1, 40), y_signed, rounding, overflow)
+            Point(
+                x_width,
+                rng.random() < 0.7,
+                rng.randint(-12, x_width + 8),
+                rng.randint(1, 40),
+                y_signed,
+                rounding,
+                overflow,
+            )
         )
     return points
 
@@ -61,7 +69,7 @@ def sweep(name: str) -> list[Point]:
     if name == "5 bits":
         return exhaustive(5, range(-1, 9), (1, 2, 3, 6))
     if name == "4 bits":
-        # Rounding and overflow are two steps: all pairs at one shift, elsewhere each mode with one of the other kind.
+        # Rounding and overflow are two steps: all pairs at one shift, elsewhere each mode with one other.
         points = exhaustive(4, range(-1, 7), (1, 3))
         return [p for p in points if p.shift == 2 or p.overflow == "SAT" or p.rounding == "RND_CONV"]
     if name == "1 bit":
@@ -72,20 +80,29 @@ def sweep(name: str) -> list[Point]:
 
 
 def wrapper(points: list[Point], top: str) -> str:
-    """One instance per point; the codes of all inputs are the low bits of one `x`, results side by side in `y`."""
+    """One instance per point; inputs are the low bits of one `x`, results stand side by side in `y`."""
     x_bits = max(p.x_width for p in points)
     total = sum(p.y_width for p in points)
     body, position = [], 0
     for i, p in enumerate(points):
-        body.append(
-            f"  qfx_cast #(.IN_WIDTH({p.x_width}), .IN_SIGNED({int(p.x_signed)}), .SHIFT({p.shift}), "
-            f".OUT_WIDTH({p.y_width}), .OUT_SIGNED({int(p.y_signed)}), .ROUNDING({ROUNDINGS.index(p.rounding)}), "
-            f".OVERFLOW({OVERFLOWS.index(p.overflow)})) i{i} (.x(x[{p.x_width - 1}:0]), .y(y[{position} +: {p.y_width}]));"
-        )
+        parameters = {
+            "IN_WIDTH": p.x_width,
+            "IN_SIGNED": int(p.x_signed),
+            "SHIFT": p.shift,
+            "OUT_WIDTH": p.y_width,
+            "OUT_SIGNED": int(p.y_signed),
+            "ROUNDING": ROUNDINGS.index(p.rounding),
+            "OVERFLOW": OVERFLOWS.index(p.overflow),
+        }
+        values = ", ".join(f".{name}({value})" for name, value in parameters.items())
+        ports = f".x(x[{p.x_width - 1}:0]), .y(y[{position} +: {p.y_width}])"
+        body.append(f"  qfx_cast #({values}) i{i} ({ports});")
         position += p.y_width
     return (
         f"module {top} (input wire [{x_bits - 1}:0] x /* verilator public_flat_rw */, "
-        f"output wire [{total - 1}:0] y /* verilator public_flat_rw */);\n" + "\n".join(body) + "\nendmodule\n"
+        f"output wire [{total - 1}:0] y /* verilator public_flat_rw */);\n"
+        + "\n".join(body)
+        + "\nendmodule\n"
     )
 
 
@@ -96,7 +113,11 @@ def stimuli(points: list[Point]) -> list[int]:
         return list(range(1 << bits))
     rng = random.Random(3)
     words = [0, (1 << bits) - 1]
-    words += [1 << i for i in range(bits)] + [(1 << i) - 1 for i in range(bits)] + [3 << i for i in range(bits - 1)]
+    words += (
+        [1 << i for i in range(bits)]
+        + [(1 << i) - 1 for i in range(bits)]
+        + [3 << i for i in range(bits - 1)]
+    )
     words += [rng.getrandbits(bits) for _ in range(300)]
     words += [rng.getrandbits(bits) & ~((1 << rng.randrange(bits)) - 1) for _ in range(200)]
     return words

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import cocotb
 from cocotb.triggers import Timer
@@ -10,7 +11,7 @@ from kernel_cast import differences, expected, stimuli, sweep
 
 
 @cocotb.test()
-async def all_codes(dut: object) -> None:
+async def all_codes(dut: Any) -> None:
     """Each word goes to every instance at once."""
     points = sweep(os.environ["QFX_SWEEP"])
     for word in stimuli(points):

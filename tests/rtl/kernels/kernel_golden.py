@@ -1,4 +1,4 @@
-"""Golden arithmetic of the kernels in Python integers, written from docs/graph.md and not from the Verilog."""
+"""Golden arithmetic of the kernels in Python integers, written from docs/graph.md, not from the Verilog."""
 
 from __future__ import annotations
 
@@ -83,7 +83,9 @@ def random_codes(rng: np.random.Generator, shape: Sequence[int], width: int, sig
     """Codes of the whole range, its ends drawn more often than the rest. Object arrays: no overflow ever."""
     low, high = code_range(width, signed)
     flat = [
-        int(rng.choice([low, high, 0])) if rng.random() < 0.2 else low + int(rng.integers(0, 2**62)) % (high - low + 1)
+        int(rng.choice([low, high, 0]))
+        if rng.random() < 0.2
+        else low + int(rng.integers(0, 2**62)) % (high - low + 1)
         for _ in range(int(np.prod(shape)))
     ]
     return np.array(flat, dtype=object).reshape(shape)

@@ -1,8 +1,8 @@
 """Timing models of the kernels, written from docs/kernels.md: which handshakes are high in which cycle.
 
-A model knows nothing of the Verilog. `outputs` gives the ready and valid signals of the present cycle from the
-registered state and this cycle's inputs, `clock` moves to the next cycle. Data do not matter here: models count beats,
-and the bench looks the beats up."""
+A model knows nothing of the Verilog. `signals` gives the ready and valid signals of the present cycle from
+the registered state and this cycle's inputs, `clock` moves to the next cycle. Data do not matter here: models
+count beats, and the bench looks the beats up."""
 
 from __future__ import annotations
 
@@ -109,10 +109,11 @@ class BufferModel(StepModel):
 
 
 class WindowModel(BufferModel):
-    """qfx_window, from its pseudo-code; `wanted` lists for every step of a frame the distance of its beat from
-    the window's first one, or None for padding, and `bases` the base of each pixel."""
+    """qfx_window, from its pseudo-code; for every step of a frame `wanted` is the distance of its beat from
+    the window's first one, or None for padding, and `base` the base of its pixel."""
 
-    def __init__(self, p: dict[str, int]) -> None:
+    def __init__(self, parameters: dict[str, int | str]) -> None:
+        p = {name: value for name, value in parameters.items() if isinstance(value, int)}
         beats, in_w = p["BEATS"], p["IN_W"]
         group_beats = beats // p["GROUPS"]
         self.depth = p["DEPTH"]
@@ -152,7 +153,9 @@ class WindowModel(BufferModel):
 
     def condition(self) -> bool:
         wanted = self.wanted[self.step]
-        return (self.step > 0 or self.fill >= min(self.fill0 + 1, self.depth)) and (wanted is None or wanted < self.fill)
+        return (self.step > 0 or self.fill >= min(self.fill0 + 1, self.depth)) and (
+            wanted is None or wanted < self.fill
+        )
 
     def fired(self) -> None:
         if self.step == len(self.wanted) - 1:
@@ -215,9 +218,7 @@ class ForkModel(Model):
     def signals(self, tvalid: Sequence[bool], tready: Sequence[bool]) -> Signals:
         done = [taken > self.released for taken in self.taken]
         valid = tuple(tvalid[0] and not d for d in done)
-        return Signals(
-            (all(d or r for d, r in zip(done, tready, strict=True)),), valid, tuple(self.taken)
-        )
+        return Signals((all(d or r for d, r in zip(done, tready, strict=True)),), valid, tuple(self.taken))
 
     def clock(self, tvalid: Sequence[bool], tready: Sequence[bool]) -> None:
         now = self.signals(tvalid, tready)

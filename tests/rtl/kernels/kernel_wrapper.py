@@ -40,7 +40,11 @@ def wrapper(cases: Sequence[Case], top: str) -> str:
         inputs = len(case.input_bits)
         in_bits = sum(case.input_bits) + inputs + case.outputs
         out_bits = case.output_bits + inputs + case.outputs
-        ports += [f"input wire i{i}_rst", f"input wire [{in_bits - 1}:0] i{i}_in", f"output wire [{out_bits - 1}:0] i{i}_out"]
+        ports += [
+            f"input wire i{i}_rst",
+            f"input wire [{in_bits - 1}:0] i{i}_in",
+            f"output wire [{out_bits - 1}:0] i{i}_out",
+        ]
         connections = [".clk(clk)", f".rst(i{i}_rst)"]
         position = in_bits
         for s, bits in enumerate(case.input_bits):
@@ -53,8 +57,18 @@ def wrapper(cases: Sequence[Case], top: str) -> str:
         connections.append(f".m_axis_tready(i{i}_in[{case.outputs - 1}:0])")
         connections.append(f".m_axis_tvalid(i{i}_out[{case.outputs - 1}:0])")
         connections.append(f".m_axis_tdata(i{i}_out[{out_bits - 1}:{case.outputs + inputs}])")
-        body.append(f"  {instance(case, f'i{i}', file_names(case, i))} (\n    " + ",\n    ".join(connections) + "\n  );")
-    return f"module {top} (\n  " + ",\n  ".join(f"{port} {VISIBLE}" for port in ports) + "\n);\n" + "\n".join(body) + "\nendmodule\n"
+        body.append(
+            f"  {instance(case, f'i{i}', file_names(case, i))} (\n    "
+            + ",\n    ".join(connections)
+            + "\n  );"
+        )
+    return (
+        f"module {top} (\n  "
+        + ",\n  ".join(f"{port} {VISIBLE}" for port in ports)
+        + "\n);\n"
+        + "\n".join(body)
+        + "\nendmodule\n"
+    )
 
 
 def file_names(case: Case, index: int) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""qfx_cast: all seven rounding and five overflow modes, over all codes of narrow words and random wide ones."""
+"""qfx_cast: all seven rounding and five overflow modes, all codes of narrow words and random wide ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ HERE = Path(__file__).parent
 
 
 @pytest.mark.parametrize(
-    "name", ["4 bits", "wide", *(pytest.param(n, marks=pytest.mark.slow) for n in ("1 bit", "5 bits", "8 bits"))]
+    "name",
+    ["4 bits", "wide", *(pytest.param(n, marks=pytest.mark.slow) for n in ("1 bit", "5 bits", "8 bits"))],
 )
 def test_cast(name: str, tmp_path: Path) -> None:
     top = "qfx_cast_sweep"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,20 +14,67 @@ from qfx.sim import verilator
 HERE = Path(__file__).parent
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
-def test_kernel(kernel: str, tmp_path: Path) -> None:
+def simulate(kernel: str, sources: Sequence[Path], directory: Path) -> verilator.Results:
+    """Run the whole sweep of a kernel on the given sources."""
     sweep = cases(kernel)
     top = f"{kernel}_sweep"
-    source = tmp_path / f"{top}.v"
+    source = directory / f"{top}.v"
     source.write_text(wrapper(sweep, top))
-    files = [path for i, case in enumerate(sweep) for path in write_files(case, i, tmp_path)]
-    built = verilator.build([source, *SOURCES], top, public=False)
-    results = verilator.run(
-        built,
+    files = [path for i, case in enumerate(sweep) for path in write_files(case, i, directory)]
+    return verilator.run(
+        verilator.build([source, *sources], top, public=False),
         "kernel_bench",
-        test_dir=tmp_path / "run",
+        test_dir=directory / "run",
         data_files=files,
         env={"QFX_KERNEL": kernel},
         python_path=[HERE],
     )
-    assert len(results.passed) == len(sweep)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_kernel(kernel: str, tmp_path: Path) -> None:
+    assert len(simulate(kernel, SOURCES, tmp_path).passed) == len(cases(kernel))
+
+
+FAULTS = [
+    # (sweep, source, what stands there, what is put there instead)
+    ("qfx_fifo", "qfx_fifo", "count != DEPTH[COUNT-1:0]", "count != DEPTH[COUNT-1:0] - 1'b1"),
+    ("qfx_fifo", "qfx_fifo", "head_valid ? |count[COUNT-1:1] : |count", "|count"),
+    ("qfx_fork", "qfx_fork", "&(done | m_axis_tready)", "&m_axis_tready"),
+    ("qfx_upsize", "qfx_upsize", "fire && last;", "fire && last || index == 0 && fire;"),
+    ("qfx_downsize", "qfx_downsize", "(!takes || s_axis_tvalid)", "s_axis_tvalid"),
+    ("qfx_window", "qfx_window", "$signed(off) < $signed(fill)", "$signed(off) <= $signed(fill)"),
+    ("qfx_window", "qfx_window", "x >= PAD_LEFT[X_WIDTH-1:0]", "x > PAD_LEFT[X_WIDTH-1:0]"),
+    ("qfx_window", "qfx_window", "hold_y ? F_HOLD_Y", "hold_y && rst ? F_HOLD_Y"),
+    ("qfx_window", "qfx_window", "fill <= FILL0[FILL_WIDTH-1:0];", "fill <= fill;"),
+    ("qfx_matvec", "qfx_matvec", "first[STAGES] ? bias", "last[STAGES] ? bias"),
+    ("qfx_matvec", "qfx_matvec", "else if (en) valid <=", "else valid <="),
+    ("qfx_matvec", "qfx_mul_digits", "(D_SIGNED != 0 && k == DIGITS - 1)", "(k == DIGITS)"),
+    ("qfx_matvec", "qfx_dot", "{SIGNED != 0 && right[W-1], right}", "{1'b0, right}"),
+    ("qfx_depthwise", "qfx_depthwise", "index <= (index == LAST", "index <= (index != LAST"),
+    ("qfx_pool", "qfx_pool", "fire && (first || greater)", "fire && (greater)"),
+    ("qfx_pool", "qfx_pool", ".B_SIGNED(1)", ".B_SIGNED(0)"),
+    ("qfx_cast_stream", "qfx_cast", "half && (rest || floor[0])", "half"),
+    ("qfx_clip", "qfx_clip", "$signed(floored) > $signed(high)", "floored > high"),
+    (
+        "qfx_binary",
+        "qfx_binary",
+        "assign s0_axis_tready = en && s1_axis_tvalid",
+        "assign s0_axis_tready = en",
+    ),
+    ("qfx_concat", "qfx_concat", "index == LAST0[COUNT-1:0]", "index == LAST1[COUNT-1:0]"),
+    ("qfx_reorder", "qfx_reorder", "assign s_axis_tready = !full[1]", "assign s_axis_tready = 1'b1"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kernel", "module", "right", "wrong"), FAULTS)
+def test_faults_are_found(kernel: str, module: str, right: str, wrong: str, tmp_path: Path) -> None:
+    """A test of the tests: one small mistake in a source, and the sweep of the kernel fails in some case."""
+    sources = [path for path in SOURCES if path.stem != module]
+    text = (SOURCES[0].parent / f"{module}.v").read_text()
+    assert right in text
+    broken = tmp_path / f"{module}.v"
+    broken.write_text(text.replace(right, wrong))
+    with pytest.raises(verilator.SimulationError, match=r"case/index=\d+: "):
+        simulate(kernel, [*sources, broken], tmp_path)

@@ -1,4 +1,4 @@
-"""The sources as other tools see them: Verilator's lint, pyverilog, Yosys, and the tables of docs/kernels.md."""
+"""The sources as other tools see them: Verilator's lint, pyverilog, Yosys; and the table of the contract."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ def modules(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ast.ModuleDef
     found = {}
     for path in SOURCES:
         tree = parser.parse(path.read_text())
-        (found[path.stem],) = [item for item in tree.description.definitions if isinstance(item, ast.ModuleDef)]
+        (found[path.stem],) = [
+            item for item in tree.description.definitions if isinstance(item, ast.ModuleDef)
+        ]
     return found
 
 
@@ -55,7 +57,12 @@ def test_document_lists_every_parameter(modules: dict[str, ast.ModuleDef]) -> No
     documented = {name: parameters.split(", ") for name, parameters in rows}
     assert set(documented) == {*KERNELS, "qfx_cast"}
     for name, parameters in documented.items():
-        found = [p.name for decl in modules[name].paramlist.params for p in decl.list if isinstance(p, ast.Parameter)]
+        found = [
+            p.name
+            for decl in modules[name].paramlist.params
+            for p in decl.list
+            if isinstance(p, ast.Parameter)
+        ]
         assert found == parameters, name
 
 
@@ -71,17 +78,19 @@ def yosys(script: str, directory: Path) -> str:
 
 def warnings(log: str) -> list[str]:
     """Warnings of Yosys, less the one about its own technology files."""
-    lines = [line for line in log.splitlines() if re.search(r"warning|(?<!no )latch inferred", line, re.IGNORECASE)]
+    lines = [
+        line for line in log.splitlines() if re.search(r"warning|(?<!no )latch inferred", line, re.IGNORECASE)
+    ]
     return [line for line in lines if "/share/" not in line]
 
 
-def prepare(directory: Path, kernels: list[str], limit: int | None = None) -> str:
-    """Put kernels and one wrapper with (the first few) cases of each kernel there; the command that reads them."""
+def prepare(directory: Path, kernels: list[str]) -> str:
+    """Put the sources and a wrapper with all cases of each kernel there; the command that reads them."""
     for path in SOURCES:
         (directory / path.name).write_text(path.read_text())
     names = [path.name for path in SOURCES]
     for kernel in kernels:
-        sweep = cases(kernel)[:limit]
+        sweep = cases(kernel)
         for i, case in enumerate(sweep):
             write_files(case, i, directory)
         (directory / f"{kernel}_top.v").write_text(wrapper(sweep, f"{kernel}_top"))
@@ -101,7 +110,8 @@ def test_yosys_elaborates(kernel: str, tmp_path: Path) -> None:
 def test_yosys_synthesizes(kernel: str, tmp_path: Path) -> None:
     read = prepare(tmp_path, [kernel])
     log = yosys(
-        f"{read}\nsynth_xilinx -family xc7 -noiopad -top {kernel}_top\ntee -q -o cells.json stat -json\n", tmp_path
+        f"{read}\nsynth_xilinx -family xc7 -noiopad -top {kernel}_top\ntee -q -o cells.json stat -json\n",
+        tmp_path,
     )
     assert warnings(log) == []
     cells = json.loads((tmp_path / "cells.json").read_text())["design"]["num_cells_by_type"]
@@ -116,7 +126,12 @@ def test_yosys_synthesizes(kernel: str, tmp_path: Path) -> None:
         ("qfx_window", "-set WIDTH 8 -set BEATS 4 -set IN_H 28 -set IN_W 28 -set DEPTH 350", "RAMB18E1"),
         ("qfx_window", '-set WIDTH 8 -set RAM_STYLE "distributed" -set DEPTH 64', "RAM"),
         ("qfx_reorder", '-set WIDTH 18 -set LENGTH 512 -set RAM_STYLE "block"', "RAMB18E1"),
-        ("qfx_matvec", '-set SF 64 -set NF 8 -set A_WIDTH 8 -set SIMD 4 -set RAM_STYLE "block" -set WEIGHT_FILE "weights.mem"', "RAMB18E1"),
+        (
+            "qfx_matvec",
+            '-set SF 64 -set NF 8 -set A_WIDTH 8 -set SIMD 4 -set RAM_STYLE "block" '
+            '-set WEIGHT_FILE "weights.mem"',
+            "RAMB18E1",
+        ),
     ],
 )
 def test_memories_become_memories(kernel: str, parameters: str, memory: str, tmp_path: Path) -> None:
@@ -124,7 +139,8 @@ def test_memories_become_memories(kernel: str, parameters: str, memory: str, tmp
     read = prepare(tmp_path, [])
     (tmp_path / "weights.mem").write_text("".join(f"{i * 40503 % 65536:04x}\n" for i in range(512)))
     log = yosys(
-        f"{read}\nchparam {parameters} {kernel}\nsynth_xilinx -family xc7 -noiopad -flatten -top {kernel} -run begin:map_ffram\n"
+        f"{read}\nchparam {parameters} {kernel}\n"
+        f"synth_xilinx -family xc7 -noiopad -flatten -top {kernel} -run begin:map_ffram\n"
         "tee -q -o cells.json stat -json\n",
         tmp_path,
     )
