@@ -220,7 +220,7 @@ def _integer_kernel(a: FixedPoint, b: FixedPoint, width: int, cast: bool, dsp: b
 
 def _minifloat_kernel(a: Minifloat, b: Minifloat, width: int, cast: bool, specials: bool) -> Kernel:
     _check_exponents(a, b)
-    parameters = {}
+    parameters: dict[str, int] = {}
     for side, fmt in (("A", a), ("B", b)):
         parameters |= {f"{side}_EXP": fmt.exponent_bits, f"{side}_MAN": fmt.mantissa_bits}
         parameters |= {
