@@ -473,18 +473,24 @@ class _Builder:
         self.place(kernel, name, (source,), (output,))
         return output
 
-    def convert(self, source: Stream, lanes: int, node: str) -> Stream:
+    def convert(self, source: Stream, lanes: int, node: str, fifo: str = "") -> Stream:
+        """Converters to ``lanes``; with ``fifo``, the prefix of its names, a FIFO among them.
+
+        The FIFO stands after the upsizer, which makes a beat in several cycles and so has to work ahead where
+        beats are taken in bursts; a downsizer makes one per cycle and needs none behind it.
+        """
         total = source.lanes * source.beats
-        path = (*conversion(source.lanes, lanes, total, self.target), lanes)
-        for after in path:
-            if after != source.lanes:
-                output = self.copy(f"{source.name}_x{after}", source, after)
-                self.place(
-                    _converter(node, source.width, source.lanes, after),
-                    f"{source.name}_to_x{after}",
-                    (source,),
-                    (output,),
-                )
+        path = [*conversion(source.lanes, lanes, total, self.target), lanes]
+        widths = [source.lanes, *path]
+        wider = [i for i, (a, b) in enumerate(zip(widths, path, strict=False)) if b > a]
+        place = wider[-1] + 1 if wider else 0
+        for i in range(len(path) + 1):
+            if fifo and i == place:
+                source = self.fifo(source, f"{fifo}_fifo", f"{fifo}_q", node, required=2)
+            if i < len(path) and path[i] != source.lanes:
+                before, output = source, self.copy(f"{source.name}_x{path[i]}", source, path[i])
+                converter = _converter(node, before.width, before.lanes, path[i])
+                self.place(converter, f"{before.name}_to_x{path[i]}", (before,), (output,))
                 source = output
         return source
 
@@ -514,17 +520,13 @@ class _Builder:
         for index, value in enumerate(stage.inputs):
             source = self.take(value)
             # A FIFO in front of a join levels its branches; one in front of a matrix feeds it while it works
-            # through its folds. Both cut the combinational path of tready. It stands where beats are wide:
-            # before a downsizer, after an upsizer.
-            wants = joins or (isinstance(stage, MatVec) and stage.window is None)
-            name = f"{stage.output.name}_in{index}" if joins else f"{stage.output.name}_in"
-            if wants and lanes < source.lanes:
-                source = self.fifo(source, f"{name}_fifo", f"{name}_q", stage.node, required=2)
-                wants = False
-            source = self.convert(source, lanes, stage.node)
-            if wants:
-                source = self.fifo(source, f"{name}_fifo", f"{name}_q", stage.node, required=2)
-            inputs.append(source)
+            # through its folds. Both cut the combinational path of tready.
+            fifo = ""
+            if joins:
+                fifo = f"{stage.output.name}_in{index}"
+            elif isinstance(stage, MatVec) and stage.window is None:
+                fifo = f"{stage.output.name}_in"
+            inputs.append(self.convert(source, lanes, stage.node, fifo))
         name = stage.output.name
         for kernel in kernels[:-1]:
             source = inputs[0]

@@ -19,7 +19,7 @@ from qfx.rtl.library import window_full_depth, window_span
 
 #: Kernels times cycles that may be spent on making buffers smaller; the result does not depend on the speed
 #: of the machine.
-EFFORT = 150_000_000
+EFFORT = 1_000_000_000
 _BLOCK_RAM_FROM = 4096  # bits; smaller FIFOs stay in LUT RAM
 
 
@@ -45,24 +45,27 @@ def is_alive(design: Design) -> bool:
     return run.status == timing.FINISHED
 
 
-def steady_interval(design: Design, max_frames: int = 64, effort: int | None = None) -> int:
-    """Cycles per frame in the steady state.
+def steady_interval(design: Design, max_frames: int = 64, effort: int = EFFORT) -> int:
+    """Cycles per frame in the steady state; a design that stops has an interval beyond all bounds."""
+    return _settle(design, max_frames, effort)[0]
 
-    Exact once the state after a frame repeats; where that takes too long (deep buffers that fill slowly) the
-    longest of the later intervals. A design that stops has an interval beyond all bounds.
+
+def _settle(design: Design, max_frames: int, effort: int) -> tuple[int, bool]:
+    """Cycles per frame in the steady state, and whether all frames take the same time.
+
+    Exact once the state after a frame repeats; where that would take longer than ``effort`` kernels times
+    cycles (deep buffers that fill slowly), the longest of the later intervals.
     """
     frames = 4
-    spent = 0
     while True:
         run = timing.simulate(design, frames)
         if run.status != timing.FINISHED:
-            return 1 << 60
-        spent += run.cycles * len(design.kernels)
+            return 1 << 60, False
+        later = run.intervals[len(run.intervals) // 2 :]
         exact = run.steady_interval()
-        if exact is not None:
-            return exact
-        if frames >= max_frames or (effort is not None and spent > effort):
-            return max(run.intervals[len(run.intervals) // 2 :])
+        effort -= run.cycles * len(design.kernels)
+        if exact is not None or frames >= max_frames or effort <= 0:
+            return exact or max(later), len(set(later)) == 1
         frames *= 2
 
 
@@ -206,21 +209,21 @@ def _even_out(design: Design) -> Design:
     Block RAM FIFOs have a cycle more latency than those that the depths were found with. And stalls can make
     frames take different times in turn (64, 64, 68, ...); deeper FIFOs level that.
     """
-    best, quality = design, _quality(design)
+    best, faults = design, _faults(design)
     for more in (2, 4, 8):
-        if quality == (False, False):
+        if not any(faults):
             break
         deeper = _with_depths(design, {f.name: f.number("DEPTH") + more for f in design.fifos})
-        if _quality(deeper) < quality:
-            best, quality = deeper, _quality(deeper)
+        found = _faults(deeper)
+        if found < faults:
+            best, faults = deeper, found
     return best
 
 
-def _quality(design: Design) -> tuple[bool, bool]:
-    """Faults of a sized design: misses its target; frames take different times."""
-    run = timing.simulate(design, 16)
-    later = run.intervals[8:]
-    return max(later) > design.target, len(set(later)) > 1
+def _faults(design: Design) -> tuple[bool, bool]:
+    """Whether a sized design misses its target; whether its frames take different times."""
+    interval, even = _settle(design, 32, EFFORT)
+    return interval > design.target, not even
 
 
 def _ensure_alive(design: Design) -> Design:

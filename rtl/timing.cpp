@@ -48,6 +48,28 @@ extern "C" int qfx_simulate(const int64_t* settings, const Kernel* kernels, cons
         if (kernels[k].kind == WINDOW) states[k].count = kernels[k].p[3];
     }
 
+    // Who reads a signal: a kernel is looked at again only when something it reads, or its own state, has changed.
+    std::vector<int64_t> consumer(streams, -1), producer(streams, -1);
+    for (int64_t k = 0; k < count; ++k) {
+        const Kernel& kernel = kernels[k];
+        consumer[kernel.in0] = consumer[kernel.in1] = k;
+        if (kernel.kind == FORK)
+            for (int64_t i = 0; i < kernel.p[1]; ++i) producer[fork_outputs[kernel.p[0] + i]] = k;
+        else
+            producer[kernel.out] = k;
+    }
+    std::vector<uint8_t> awake(count, 1);
+    const auto set_valid = [&](int64_t stream, bool value) {
+        if (valid[stream] == value) return;
+        valid[stream] = value;
+        if (consumer[stream] >= 0) awake[consumer[stream]] = 1;
+    };
+    const auto set_ready = [&](int64_t stream, bool value) {
+        if (ready[stream] == value) return;
+        ready[stream] = value;
+        if (producer[stream] >= 0) awake[producer[stream]] = 1;
+    };
+
     int64_t now = 0, quiet = 0, done = 0, frame = 0, beat = 0, got = 0;
     int status = FINISHED;
     ready[sink] = 1;
@@ -56,12 +78,12 @@ extern "C" int qfx_simulate(const int64_t* settings, const Kernel* kernels, cons
             status = OUT_OF_TIME;
             break;
         }
-        valid[source] =
-            (available < 0 || frame < available) && (interval == 0 || now >= frame * interval + beat * interval / in_beats);
+        set_valid(source, (available < 0 || frame < available) &&
+                              (interval == 0 || now >= frame * interval + beat * interval / in_beats));
         for (int64_t k : forks) {
             const Kernel& kernel = kernels[k];
             for (int64_t i = 0; i < kernel.p[1]; ++i)
-                valid[fork_outputs[kernel.p[0] + i]] = valid[kernel.in0] && !(states[k].count >> i & 1);
+                set_valid(fork_outputs[kernel.p[0] + i], valid[kernel.in0] && !(states[k].count >> i & 1));
         }
         bool moved = valid[sink], frame_ends = false;
         if (valid[sink]) {
@@ -74,71 +96,73 @@ extern "C" int qfx_simulate(const int64_t* settings, const Kernel* kernels, cons
         }
         const bool offered = valid[source];
         for (int64_t k = 0; k < count; ++k) {
+            if (!awake[k]) continue;
+            awake[k] = 0;
             const Kernel& kernel = kernels[k];
             State& s = states[k];
+            bool changed = false;
             if (kernel.kind == FIFO) {
                 const bool room = s.count < kernel.p[0];
                 const bool pops = valid[kernel.out] && ready[kernel.out], pushes = valid[kernel.in0] && room;
-                moved |= pops || pushes || s.extra;
-                ready[kernel.in0] = room;
+                changed = pops || pushes || s.extra;
+                set_ready(kernel.in0, room);
                 s.count += pushes - pops;
                 s.extra = pushes && kernel.p[1] == 1;
                 if (s.count > s.most) s.most = s.count;
-                valid[kernel.out] = s.count > s.extra;
-                continue;
-            }
-            if (kernel.kind == FORK) {
+                set_valid(kernel.out, s.count > s.extra);
+            } else if (kernel.kind == FORK) {
                 const int64_t all = (int64_t(1) << kernel.p[1]) - 1;
                 int64_t took = s.count;
                 for (int64_t i = 0; i < kernel.p[1]; ++i) took |= int64_t(ready[fork_outputs[kernel.p[0] + i]]) << i;
-                ready[kernel.in0] = took == all;
+                set_ready(kernel.in0, took == all);
                 if (valid[kernel.in0]) {
-                    moved |= took != s.count;
+                    changed = took != s.count;
                     s.count = took == all ? 0 : took;
                 }
-                continue;
-            }
-            const bool enabled = !(s.pipe & 1) || ready[kernel.out];
-            bool fires = false, makes = true;
-            if (kernel.kind == STEPS) {
-                const uint8_t step = steps[kernel.p[0] + s.position];
-                const bool take0 = step & TAKE0, take1 = step & TAKE1;
-                const bool have0 = !take0 || valid[kernel.in0], have1 = !take1 || valid[kernel.in1];
-                if (kernel.in1 != kernel.in0) ready[kernel.in1] = enabled && take1 && have0;
-                ready[kernel.in0] = enabled && take0 && have1;
-                fires = enabled && have0 && have1;
-                makes = step & MAKE;
-                if (fires && ++s.position == kernel.p[1]) s.position = 0;
-                moved |= fires;
-            } else if (kernel.kind == WINDOW) {
-                const bool room = s.count < kernel.p[2], accepts = valid[kernel.in0] && room;
-                ready[kernel.in0] = room;
-                fires = enabled && s.count > need[kernel.p[0] + s.position];
-                s.count += accepts;
-                moved |= accepts || fires;
-                if (fires) {
-                    s.count -= drop[kernel.p[0] + s.position];
-                    if (++s.position == kernel.p[1]) s.position = 0;
+            } else {
+                const bool enabled = !(s.pipe & 1) || ready[kernel.out];
+                bool fires = false, makes = true;
+                if (kernel.kind == STEPS) {
+                    const uint8_t step = steps[kernel.p[0] + s.position];
+                    const bool take0 = step & TAKE0, take1 = step & TAKE1;
+                    const bool have0 = !take0 || valid[kernel.in0], have1 = !take1 || valid[kernel.in1];
+                    if (kernel.in1 != kernel.in0) set_ready(kernel.in1, enabled && take1 && have0);
+                    set_ready(kernel.in0, enabled && take0 && have1);
+                    fires = enabled && have0 && have1;
+                    makes = step & MAKE;
+                    if (fires && ++s.position == kernel.p[1]) s.position = 0;
+                } else if (kernel.kind == WINDOW) {
+                    const bool room = s.count < kernel.p[2], accepts = valid[kernel.in0] && room;
+                    set_ready(kernel.in0, room);
+                    fires = enabled && s.count > need[kernel.p[0] + s.position];
+                    s.count += accepts;
+                    changed = accepts;
+                    if (fires) {
+                        s.count -= drop[kernel.p[0] + s.position];
+                        if (++s.position == kernel.p[1]) s.position = 0;
+                    }
+                } else {  // REORDER
+                    const bool room = s.count < 2, accepts = valid[kernel.in0] && room;
+                    set_ready(kernel.in0, room);
+                    fires = enabled && s.count > 0;
+                    changed = accepts;
+                    if (accepts && ++s.extra == kernel.p[0]) {
+                        s.extra = 0;
+                        ++s.count;
+                    }
+                    if (fires && ++s.position == kernel.p[0]) {
+                        s.position = 0;
+                        --s.count;
+                    }
                 }
-            } else {  // REORDER
-                const bool room = s.count < 2, accepts = valid[kernel.in0] && room;
-                ready[kernel.in0] = room;
-                fires = enabled && s.count > 0;
-                moved |= accepts || fires;
-                if (accepts && ++s.extra == kernel.p[0]) {
-                    s.extra = 0;
-                    ++s.count;
-                }
-                if (fires && ++s.position == kernel.p[0]) {
-                    s.position = 0;
-                    --s.count;
+                if (enabled) {
+                    changed |= fires || s.pipe != 0;
+                    s.pipe = s.pipe >> 1 | uint64_t(fires && makes) << (kernel.latency - 1);
+                    set_valid(kernel.out, s.pipe & 1);
                 }
             }
-            if (enabled) {
-                moved |= s.pipe != 0;
-                s.pipe = s.pipe >> 1 | uint64_t(fires && makes) << (kernel.latency - 1);
-                valid[kernel.out] = s.pipe & 1;
-            }
+            if (changed) awake[k] = 1;
+            moved |= changed;
         }
         if (offered && ready[source]) {
             moved = true;
