@@ -18,7 +18,7 @@ from qfx.graph.graph import Graph
 from qfx.hls import bridge
 from qfx.hls.layers import LayerSpec
 from qfx.hls.lowering import lower
-from qfx.hls.project import MARKER, Project
+from qfx.hls.project import MARKER, Project, write_options
 
 STRATEGIES = ("Latency", "Resource")
 
@@ -76,10 +76,7 @@ def convert(
         )  # fmt: skip
         build.write(model, backend)
         _finish(work, model, build.TOP, io, board, backend)
-        work.chmod(0o755)
-        if target.exists():
-            shutil.rmtree(target)
-        work.rename(target)
+        _replace(target, work)
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
@@ -87,12 +84,15 @@ def convert(
 
 
 def _backend(board: Board, backend: str | None) -> str:
-    known = ("Vitis", "Vivado")
-    chosen = backend if backend is not None else (board.hls_backend or "Vitis")
-    if chosen not in known:
+    if board.hls_backend is None:
         raise QfxError(
-            f"hls: backend {chosen!r} is not supported; supported: {', '.join(known)}, AMD's HLS tools"
+            f"hls: there is no HLS tool for board {board.name} ({board.part}); use qfx.rtl.generate, or "
+            "board='generic' for a project to simulate only"
         )
+    known = ("Vitis", "Vivado")
+    chosen = board.hls_backend if backend is None else backend
+    if chosen not in known:
+        raise QfxError(f"hls: backend {chosen!r} is not supported; supported are AMD's: {', '.join(known)}")
     return chosen
 
 
@@ -103,6 +103,16 @@ def _check_target(target: Path) -> None:
         raise QfxError(
             f"hls: {target} holds files that QFX did not write; give another out_dir, or empty it first"
         )
+
+
+def _replace(target: Path, work: Path) -> None:
+    """Put the finished folder in its place; the old one goes when the new one stands."""
+    work.chmod(0o755)
+    old = work.with_name(f"{work.name}.old")
+    if target.exists():
+        target.rename(old)
+    work.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _per_layer(name: str, value: Any, layers: list[LayerSpec]) -> dict[str, Any]:
@@ -145,6 +155,7 @@ def _finish(work: Path, model: Any, top: str, io: str, board: Board, backend: st
         beat = variable.shape[-1] if io == "stream" else 0
         ports.append(bridge.Port(variable.type.name, variable.size(), beat))
     (work / f"{top}_bridge.cpp").write_text(bridge.bridge(top, *ports))
+    write_options(work)
     (work / "csim").mkdir()
     (work / "csim" / "assert.h").write_text(bridge.ASSERT)
     (work / f"{top}_test.cpp").write_text(bridge.test_bench(top, *ports))

@@ -66,6 +66,7 @@ class Struct:
         self._lines += [
             f"    static {kind} {name}(unsigned i) {{",
             "        #pragma HLS INLINE",
+            f"        #pragma HLS ARRAY_PARTITION variable={variable} complete",
             f"        return {variable}[i];",
             "    }",
         ]

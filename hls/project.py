@@ -22,9 +22,9 @@ from qfx.hls.report import SynthesisReport, read_report
 #: Marks a folder as written by QFX; holds what it was written for.
 MARKER = "qfx_project.json"
 
-#: Statics of templates stay inside each library, because designs share names of types. The headers of
-#: ap_fixed are full of warnings.
-_FLAGS = ("-std=c++14", "-fPIC", "-fno-gnu-unique", "-w", "-Icsim", "-Ifirmware/ap_types")
+#: The language version is what the project's script gives the vendor's tool. Statics of templates stay inside
+#: each library, because designs share names of types. The headers of ap_fixed are full of warnings.
+_FLAGS = ("-std=c++11", "-fPIC", "-fno-gnu-unique", "-w", "-Icsim", "-Ifirmware/ap_types")
 
 #: Command lines of the vendor's tools, the latest first.
 _COMMANDS = {
@@ -63,11 +63,12 @@ class Project:
 
     # -- C simulation --------------------------------------------------------------------------------------
 
-    def compile(self, optimize: int = 2) -> Project:
+    def compile(self, optimize: int = 1) -> Project:
         """Build the C simulation with g++ (through ccache, when installed) and load it.
 
         Args:
-            optimize: the number of g++'s ``-O``; 1 builds fastest, 3 runs fastest.
+            optimize: the number of g++'s ``-O``; 0 builds fastest and runs slowest by far, 2 and 3 gain
+                nothing.
 
         Raises:
             MissingToolError: no g++.
@@ -175,7 +176,8 @@ class Project:
     def write_test_vectors(self, x: Any) -> Path:
         """Write inputs and expected outputs for the test bench.
 
-        The vendor's C and C/RTL simulations (:meth:`synthesize`) then check every output code.
+        The vendor's C and C/RTL simulations (:meth:`synthesize`) then check every output code; the project's
+        own script (:attr:`synthesis_command`) runs the C simulation from now on.
 
         Args:
             x: real numbers, ``(samples, *input shape)``.
@@ -191,6 +193,7 @@ class Project:
             partial = folder / f".{name}.txt"
             np.savetxt(partial, rows, fmt="%d")
             partial.rename(folder / f"{name}.txt")
+        write_options(self.out_dir, csim=True)
         return folder
 
     @property
@@ -224,7 +227,7 @@ class Project:
             raise QfxError(
                 "hls: the vendor's simulations need test vectors; call .write_test_vectors(x) first"
             )
-        self._write_options(csim, cosim)
+        write_options(self.out_dir, csim, cosim)
         log = self.out_dir / "synthesis.log"
         with log.open("w") as file:
             try:
@@ -241,13 +244,6 @@ class Project:
         if done.returncode != 0:
             raise QfxError(f"hls: {command[0]} ended with exit status {done.returncode}; see {log}")
         return read_report(self.out_dir, self.top)
-
-    def _write_options(self, csim: bool, cosim: bool) -> None:
-        """The file that hls4ml's ``build_prj.tcl`` takes its steps from."""
-        steps = {"csim": csim, "synth": True, "cosim": cosim, "validation": csim and cosim}
-        options = {"reset": True, **steps, "export": False, "vsynth": False, "fifo_opt": False}
-        lines = [f"    {name} {int(value)}" for name, value in options.items()]
-        (self.out_dir / "build_opt.tcl").write_text("\n".join(["array set opt {", *lines, "}", ""]))
 
     # -- description ---------------------------------------------------------------------------------------
 
@@ -278,6 +274,14 @@ class Project:
                 *lines[1:],
             ]
         )
+
+
+def write_options(folder: Path, csim: bool = False, cosim: bool = False) -> None:
+    """The file that hls4ml's ``build_prj.tcl`` takes its steps from."""
+    steps = {"csim": csim, "synth": True, "cosim": cosim, "validation": csim and cosim}
+    options = {"reset": True, **steps, "export": False, "vsynth": False, "fifo_opt": False}
+    lines = [f"    {name} {int(value)}" for name, value in options.items()]
+    (folder / "build_opt.tcl").write_text("\n".join(["array set opt {", *lines, "}", ""]))
 
 
 def _to_numpy(codes: Any) -> np.ndarray:

@@ -109,8 +109,10 @@ def run(
     verified: dict[str, Any] = {}
     with steps("verify_torch", f"Comparing torch on {len(images)} images"):
         verified.update(qfx.verify(graph, images, against=("torch",)))
+    # Where there is no HLS tool for the board, the C simulation is still worth comparing.
+    hls = {"board": target if target.hls_backend else "generic"}
     with steps("verify_hls", f"HLS project and C simulation of {len(images)}"):
-        verified.update(qfx.verify(graph, images, against=("hls",), hls={"board": target}, directory=out))
+        verified.update(qfx.verify(graph, images, against=("hls",), hls=hls, directory=out))
     with steps("verify_rtl", f"Verilog and its simulation of {settings.rtl_frames}"):
         verified.update(
             qfx.verify(

@@ -95,6 +95,7 @@ def test_foreign_folder_is_not_touched(tmp_path: Path) -> None:
         ({"io": "serial"}, "'parallel', 'stream'"),
         ({"backend": "Quartus"}, "supported: Vitis, Vivado"),
         ({"board": "ultra69"}, "Did you mean ultra96v2"),
+        ({"board": "ulx3s"}, "no HLS tool for board ulx3s"),
         ({"reuse_factor": 0}, "at least 1"),
         ({"reuse_factor": {"net.7": 2}}, "'net.7' matches no layer"),
         ({"strategy": "Magic"}, "supported: Latency, Resource"),
@@ -220,8 +221,10 @@ def test_a_compiler_error_is_reported(tmp_path: Path) -> None:
 
 def test_the_vendors_test_bench_checks_every_code(compiled: Project) -> None:
     """What C simulation and co-simulation of the vendor run: passes as it is, fails on one altered code."""
+    assert "csim 0" in (compiled.out_dir / "build_opt.tcl").read_text()
     folder = compiled.write_test_vectors(inputs(5))
-    flags = ["-std=c++14", "-O0", "-w", "-Ifirmware/ap_types"]
+    assert "csim 1" in (compiled.out_dir / "build_opt.tcl").read_text()
+    flags = ["-std=c++11", "-O0", "-w", "-Ifirmware/ap_types"]
     program = ["firmware/qfx_top.cpp", "qfx_top_test.cpp", "-o", "build/test_bench"]
     weights = '-DWEIGHTS_DIR="firmware/weights"'
     subprocess.run(["g++", *flags, weights, *program], cwd=compiled.out_dir, check=True)
