@@ -30,17 +30,18 @@ class Observer:
     def see(self, x: torch.Tensor, axis: int) -> None:
         """Take a tensor into account."""
         rows = x.reshape(1, -1) if self._channels == 1 else x.movedim(axis, 0).reshape(self._channels, -1)
-        rows = rows.cpu().double()
         if rows.shape[1] == 0:
             return
         extremes = torch.stack([rows.amin(dim=1), rows.amax(dim=1)], dim=1)
         budget = max(64, SAMPLES // self._channels)
-        self._chunks.append(
-            torch.cat([extremes, self._draw(rows, min(budget, math.ceil(rows.shape[1] * self._keep)))], dim=1)
-        )
+        drawn = self._draw(rows, min(budget, math.ceil(rows.shape[1] * self._keep)))
+        self._chunks.append(torch.cat([extremes, drawn], dim=1).cpu().double())
         total = sum(c.shape[1] for c in self._chunks)
         if total > 2 * budget:
-            self._chunks = [self._draw(c, max(2, c.shape[1] // 2), head=2) for c in self._chunks]
+            halves = [self._draw(c[:, 2:], max(1, c.shape[1] // 2)) for c in self._chunks]
+            self._chunks = [
+                torch.cat([c[:, :2], h], dim=1) for c, h in zip(self._chunks, halves, strict=True)
+            ]
             self._keep /= 2
 
     @property
@@ -52,11 +53,12 @@ class Observer:
             else torch.zeros(self._channels, 0, dtype=torch.float64)
         )
 
-    def _draw(self, rows: torch.Tensor, count: int, head: int = 0) -> torch.Tensor:
+    def _draw(self, rows: torch.Tensor, count: int) -> torch.Tensor:
+        """``count`` random columns; a column may come twice, which costs nothing and saves a permutation."""
         if count >= rows.shape[1]:
             return rows
-        picked = torch.randperm(rows.shape[1] - head, generator=self._random)[: count - head] + head
-        return torch.cat([rows[:, :head], rows[:, picked]], dim=1)
+        picked = torch.randint(rows.shape[1], (count,), generator=self._random)
+        return rows[:, picked.to(rows.device)]
 
 
 def best_frac(fmt: FixedPoint, samples: torch.Tensor, limit: int | None = None) -> int | None:

@@ -155,7 +155,7 @@ class Quantizer(QuantModule):
         that position the gradient of clipped numbers shrinks with the step; there the factor makes up for it,
         or a point that went too far would never return.
         """
-        levels = float(self.fmt.code_max)
+        levels = float(max(1, self.fmt.code_max))
         rate = 1.0 / (
             LN2 * LN2 * BITS_PER_UNIT * math.sqrt(elements) * levels * max(1.0, levels / WIDE_LEVELS)
         )

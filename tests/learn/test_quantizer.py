@@ -127,6 +127,16 @@ def test_the_gradient_of_a_clipped_number_is_the_true_derivative() -> None:
     assert float(quantizer.shift.grad) / float(quantizer.gain(1)) == pytest.approx(difference, rel=1e-4)
 
 
+@pytest.mark.parametrize("signed", [True, False])
+def test_one_bit_learns(signed: bool) -> None:
+    quantizer = learned(FixedPoint(1, signed=signed), 0)
+    x = torch.linspace(-3, 3, 50)
+    y = quantizer(x)
+    assert set(y.tolist()) == ({-1.0, 0.0} if signed else {0.0, 1.0})
+    (y - x).square().sum().backward()
+    assert quantizer.shift.grad is not None and 0 < abs(float(quantizer.shift.grad)) < math.inf
+
+
 def test_channels_learn_on_their_own() -> None:
     fmt = FixedPoint(4)
     together = learned(fmt, 2, channels=3, axis=1)
