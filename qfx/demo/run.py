@@ -25,6 +25,7 @@ from qfx.demo import networks, recipe, train
 from qfx.demo.data import Dataset, load
 from qfx.environment import machine, versions
 from qfx.graph import Graph, ops
+from qfx.learn import QuantizedModel
 from qfx.report.build import write_text
 
 
@@ -57,7 +58,7 @@ class Learned:
 
     accuracy: dict[str, float]
     curve: tuple[report.Epoch, ...]
-    model: nn.Module
+    model: QuantizedModel
     points: tuple[report.BinaryPoint, ...]
 
 
