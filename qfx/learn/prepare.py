@@ -20,7 +20,7 @@ from qfx.learn.operations import Operation, read
 from qfx.learn.trace import Traced, trace
 from qfx.nn.affine import QuantAffine, QuantBatchNorm
 from qfx.nn.elementwise import QuantBinary, QuantClip, QuantConcat, QuantLeakyReLU, QuantReLU
-from qfx.nn.module import QuantModule
+from qfx.nn.module import Again, QuantModule
 from qfx.nn.pool import QuantAvgPool, QuantMaxPool
 from qfx.nn.quantizer import InputQuantizer, Quantizer
 from qfx.nn.shape import QuantReshape, QuantTranspose
@@ -101,7 +101,7 @@ class _Builder:
         self.model = QuantizedModel()
         self.steps: list[Step] = []
         self.values: dict[torch.fx.Node, _Value] = {}
-        self._shared: dict[tuple[int, ...], QuantModule] = {}
+        self._shared: dict[tuple[int | str, ...], QuantModule] = {}
 
     @property
     def paths(self) -> list[str]:
@@ -249,14 +249,12 @@ class _Builder:
         return self._once(o, make(*arguments, **a), arguments[0])
 
     def _once(self, o: Operation, module: QuantModule, key: torch.Tensor) -> QuantModule:
-        """A module that is called twice shares parameters and quantizers; messages and hooks tell the calls
-        apart.
-        """
-        first = self._shared.setdefault((id(key), id(o.attributes.get("bias"))), module)
-        if first is not module:
-            for name, child in first.named_children():
-                if name.endswith("_quantizer"):
-                    setattr(module, name, child)
+        """The module of a first call, or another call of it."""
+        how = [str(value) for name, value in sorted(o.attributes.items()) if name not in ("weight", "bias")]
+        known = (id(key), id(o.attributes.get("bias")), *how) if o.kind != "norm" else (id(key),)
+        if known in self._shared:
+            return Again(self._shared[known])
+        self._shared[known] = module
         return module
 
 

@@ -49,6 +49,31 @@ class QuantModule(torch.nn.Module):
         return super().__call__(*args, **kwargs)
 
 
+class Again(QuantModule):
+    """Another call of a module that is called more than once.
+
+    It shares all parameters, quantizers and buffers, and is a module of its own for hooks and for the graph.
+    """
+
+    def __init__(self, module: QuantModule) -> None:
+        super().__init__()
+        self.module = module
+        self.grows = module.grows  # type: ignore[misc]
+
+    def bound(self, *operands: Bound) -> Bound:
+        return self.module.bound(*operands)
+
+    def constants(self, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
+        return self.module.constants(dtype)
+
+    def emit(self, builder: GraphBuilder, inputs: tuple[str, ...], path: str) -> str:
+        return self.module.emit(builder, inputs, path)
+
+    def forward(self, *operands: torch.Tensor, exact: Exact | None = None) -> torch.Tensor:
+        # Not self.module(...): its hooks are those of the first call.
+        return self.module.forward(*operands, exact=exact)
+
+
 def to(x: torch.Tensor, exact: Exact | None) -> torch.Tensor:
     """An operand in the dtype of the computation."""
     return x if exact is None else x.to(exact.dtype)

@@ -425,6 +425,46 @@ def test_frozen_parameters_stay_frozen_and_tied_ones_tied() -> None:
     assert not first.bias.requires_grad and second.bias.requires_grad
 
 
+def test_a_module_called_twice_stays_one() -> None:
+    """One weight, one set of statistics, also after a conversion; two casts, two nodes, two hooks."""
+
+    def twice(m: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        return m.bn(m.fc(m.bn(m.fc(x)).relu()))
+
+    model = Lambda(twice, fc=nn.Linear(6, 6), bn=nn.BatchNorm1d(6))
+    q = ready(model.train(), FLAT, Config(batch_norm="keep")).double().train()
+    q(FLAT.double())
+    first, again = q.get_submodule("bn"), q.get_submodule("bn_1")
+    assert again.module is first and int(first.num_batches_tracked) == 2
+    assert sum(p is q.get_submodule("fc").weight for p in q.parameters()) == 1
+    g = qfx.freeze(q)
+    np.testing.assert_array_equal(q(FLAT).detach().double().numpy(), g.run(FLAT))
+    targets = list(g.torch_taps.values())
+    assert {"fc", "fc_1", "bn", "bn_1"} <= set(targets) and len(targets) == len(set(targets))
+    calls: list[str] = []
+    for name in ("fc", "fc_1"):
+        q.get_submodule(name).register_forward_hook(lambda m, a, y, name=name: calls.append(name))
+    q(FLAT)
+    assert calls == ["fc", "fc_1"]
+
+
+def test_one_weight_used_in_two_ways() -> None:
+    """Calls that differ in more than the operand are layers of their own that share the parameter."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(2, 2, 3, 3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return F.conv2d(F.conv2d(x, self.weight, padding=1), self.weight, stride=2)
+
+    q = ready(Net(), IMAGE, Config(weight=FixedPoint(16), activation=FixedPoint(18)))
+    assert q.get_submodule("conv2d").weight is q.get_submodule("conv2d_1").weight
+    assert q(IMAGE).shape == (4, 2, 2, 2)
+    np.testing.assert_array_equal(q.eval()(IMAGE).detach().double().numpy(), qfx.freeze(q).run(IMAGE))
+
+
 def test_state_dict_names_are_the_model_s() -> None:
     model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 2))
     q = qfx.prepare(model, IMAGE)
