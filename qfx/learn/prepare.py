@@ -101,7 +101,7 @@ class _Builder:
         self.model = QuantizedModel()
         self.steps: list[Step] = []
         self.values: dict[torch.fx.Node, _Value] = {}
-        self._shared: dict[tuple[int | str, ...], QuantModule] = {}
+        self._shared: dict[tuple[object, ...], QuantModule] = {}
 
     @property
     def paths(self) -> list[str]:
