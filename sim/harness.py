@@ -131,7 +131,7 @@ def _monitor(number: int, group: TapGroup) -> str:
     if (!aresetn) begin
       $fclose(tap{number}_file);
       tap{number}_file = $fopen("{group.name}", "w");
-    end else if (moves{number} != 0) $fwrite(tap{number}_file, "%h\\n", {{{fields}}});
+    end else if (started && moves{number} != 0) $fwrite(tap{number}_file, "%h\\n", {{{fields}}});
   end
 {kept}"""
 
@@ -235,6 +235,11 @@ module qfx_harness (
   wire [STREAMS+1:0] ready = {s_axis_tready, m_axis_tready@READY@};
   wire [STREAMS+1:0] broken = {1'b0, m_broken@BROKEN@};
 
+  // Registers start with random values, so that nothing counts before the first reset.
+  reg started;
+  initial started = 1'b0;
+  always @(posedge aclk) if (!aresetn) started <= 1'b1;
+
   // A reset starts the run again from the first beat and forgets what was logged before it.
   always @(posedge aclk) begin
     if (!aresetn) begin
@@ -248,7 +253,7 @@ module qfx_harness (
       in_sent <= 0;
       in_taken <= 0;
       in_place <= 0;
-    end else begin
+    end else if (started) begin
       in_random <= xorshift(in_random);
       if (in_hold != 0) in_hold <= in_hold - 1'b1;
       else if (in_pause) in_hold <= in_random[31:24] & burst;
@@ -286,7 +291,7 @@ module qfx_harness (
       idle <= 0;
       m_waits <= 1'b0;
       done <= 1'b0;
-    end else begin
+    end else if (started) begin
       out_random <= xorshift(out_random);
       if (out_hold != 0) out_hold <= out_hold - 1'b1;
       else if (out_pause) out_hold <= out_random[31:24] & burst;
