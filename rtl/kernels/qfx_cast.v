@@ -23,10 +23,10 @@ module qfx_cast #(
     // The rounded value, at least one bit wider than the result so that the overflow test has bits to look at.
     localparam VALUE_WIDTH = (FLOOR_WIDTH + CARRY > OUT_WIDTH + 1) ? FLOOR_WIDTH + CARRY : OUT_WIDTH + 1;
 
+    /* verilator lint_off UNUSEDSIGNAL */    // not every mode looks at everything
+
     wire [WIDE-1:0] wide;
     qfx_extend #(.IN_WIDTH(IN_WIDTH), .SIGNED(IN_SIGNED), .SHIFT(LEFT), .OUT_WIDTH(WIDE)) extend (.x(x), .y(wide));
-
-    /* verilator lint_off UNUSEDSIGNAL */    // not every mode looks at everything
 
     // ---- rounding: floor, and whether to go one up
     wire [VALUE_WIDTH-1:0] floor;

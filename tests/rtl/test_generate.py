@@ -293,7 +293,7 @@ def test_same_graph_same_files(tmp_path: Path) -> None:
         assert first.read_bytes() == second.read_bytes()
 
 
-# -- scripts for boards ------------------------------------------------------------------------------------------
+# -- scripts for boards ---------------------------------------------------------------------------------
 
 
 def test_vivado_script_names_every_file(tmp_path: Path) -> None:
