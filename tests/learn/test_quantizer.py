@@ -218,12 +218,14 @@ def test_a_wild_step_is_taken_back(width: int, sign: int) -> None:
 
 
 @given(
-    formats(max_width=12).filter(lambda f: f.overflow.startswith("SAT")),
+    formats(max_width=12).filter(lambda f: f.overflow in ("SAT", "SAT_SYM") and f.width > 1),
     st.integers(-6, 6),
     st.integers(0, 2**16),
 )
 def test_the_best_position_is_the_best_of_all(fmt: FixedPoint, exponent: int, seed: int) -> None:
-    """No position nearby has a smaller squared error."""
+    """No position nearby has a smaller squared error (of one bit, or where numbers beyond the range become
+    others, the error has no valley and the search is only over the usual range).
+    """
     x = np.random.default_rng(seed).standard_normal(200) * 2.0**exponent
     found = best_frac(fmt, torch.from_numpy(x))
     assert found is not None
