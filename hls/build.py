@@ -117,8 +117,8 @@ def build(
     period_ns: float,
     reuse_factor: dict[str, int],
     strategy: dict[str, str],
-) -> Any:
-    """hls4ml's model of the layers, ready to be written to ``folder``."""
+) -> tuple[Any, list[str]]:
+    """hls4ml's model of the layers, ready to be written to ``folder``, and what hls4ml remarked."""
     prepare, _ = _flows(backend)
     config = get_backend(backend).create_initial_config(part=part, clock_period=period_ns, io_type=io_type)
     config["Backend"] = backend
@@ -147,7 +147,8 @@ def build(
         "LayerName": names,
         "Flows": [prepare],
     }  # fmt: skip
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    printed = io.StringIO()
+    with warnings.catch_warnings(), contextlib.redirect_stdout(printed):
         warnings.simplefilter("ignore")
         model = ModelGraph.from_layer_list(
             config,
@@ -156,7 +157,7 @@ def build(
             outputs=[layers[-1].name],
         )
     _check_types(model, layers)
-    return model
+    return model, [line.removeprefix("WARNING: ") for line in printed.getvalue().splitlines() if line.strip()]
 
 
 def write(model: Any, backend: str) -> None:

@@ -21,6 +21,8 @@ from qfx.hls.lowering import lower
 from qfx.hls.project import MARKER, Project, write_options
 
 STRATEGIES = ("Latency", "Resource")
+#: Elements up to which Vitis HLS partitions an array or unrolls a loop, as hls4ml configures it.
+UNROLL_LIMIT = 4096
 
 
 def convert(
@@ -43,7 +45,7 @@ def convert(
         io: ``parallel`` (arrays, everything at once) or ``stream`` (AXI4-Stream, one pixel per beat).
         backend: ``Vitis`` or ``Vivado``; default is the board's, or Vitis.
         reuse_factor: how many products share a multiplier; one number, or numbers by module path or node
-            name (``*`` as in a shell).
+            name (``*`` as in a shell). At most the products of one output in ``Resource`` convolutions.
         strategy: hls4ml's ``Latency`` or ``Resource``; one for all, or by module path or node name.
         clock_mhz: instead of the board's clock.
 
@@ -61,6 +63,7 @@ def convert(
     reuse = _per_layer("reuse_factor", reuse_factor, layers)
     strategies = _per_layer("strategy", strategy, layers)
     _check_options(reuse, strategies)
+    reuse = _limited(reuse, strategies, layers)
     if clock_mhz is not None and not 0 < clock_mhz < 1e5:
         raise QfxError(f"hls: clock_mhz is {clock_mhz!r}; it must be a frequency in MHz")
     period = 1000.0 / clock_mhz if clock_mhz is not None else board.period_ns
@@ -70,7 +73,7 @@ def convert(
     target.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
-        model = build.build(
+        model, remarks = build.build(
             layers, work, backend=backend, io_type=f"io_{io}", part=board.part, period_ns=period,
             reuse_factor=reuse, strategy=strategies,
         )  # fmt: skip
@@ -80,7 +83,9 @@ def convert(
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
-    return Project(graph, target, board, 1000.0 / period, io, backend, build.TOP, tuple(layers))
+    remarks += _unrolled(layers, strategies)
+    clock = 1000.0 / period
+    return Project(graph, target, board, clock, io, backend, build.TOP, tuple(layers), tuple(remarks))
 
 
 def _backend(board: Board, backend: str | None) -> str:
@@ -145,6 +150,31 @@ def _check_options(reuse: dict[str, Any], strategies: dict[str, Any]) -> None:
     for name, strategy in strategies.items():
         if strategy not in STRATEGIES:
             raise QfxError(f"hls: strategy of {name} is {strategy!r}; supported: {', '.join(STRATEGIES)}")
+
+
+def _limited(
+    reuse: dict[str, int], strategies: dict[str, str], layers: list[LayerSpec]
+) -> dict[str, int]:
+    """hls4ml's ``Resource`` convolutions share a multiplier among the products of one output at most."""
+    most = {
+        layer.name: layer.attributes["weight_data"].size // layer.attributes["n_filt"]
+        for layer in layers
+        if layer.class_name in ("Conv1D", "Conv2D") and strategies[layer.name] == "Resource"
+    }
+    return {name: min(factor, most.get(name, factor)) for name, factor in reuse.items()}
+
+
+def _unrolled(layers: list[LayerSpec], strategies: dict[str, Any]) -> list[str]:
+    """Remarks on layers that are larger than the vendor's tool unrolls."""
+    remarks = []
+    for layer in layers:
+        weight = layer.attributes.get("weight_data")
+        if weight is not None and weight.size > UNROLL_LIMIT and strategies[layer.name] == "Latency":
+            remarks.append(
+                f"layer {layer.name} unrolls {weight.size} products; the vendor's tool unrolls at most "
+                f"{UNROLL_LIMIT}: give it strategy='Resource' and a reuse_factor"
+            )
+    return remarks
 
 
 def _finish(work: Path, model: Any, top: str, io: str, board: Board, backend: str) -> None:

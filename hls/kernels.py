@@ -44,20 +44,29 @@ class Struct:
         """``acc_t``, which holds ``low .. high``."""
         self.typedef("acc_t", f"ap_int<{integer_width(low, high)}>")
 
-    def table(self, name: str, values: Sequence[int] | np.ndarray, kind: str | None = None) -> None:
-        """A member function from an index to a constant; one constant when all are equal."""
+    def table(
+        self, name: str, values: Sequence[int] | np.ndarray, kind: str | None = None, rom: bool = False
+    ) -> None:
+        """A member function from an index to a constant; one constant when all are equal.
+
+        Args:
+            name: of the function.
+            values: constants; the index counts them.
+            kind: C++ type; default is the narrowest ``ap_int``.
+            rom: the index varies at run time, so the table is a memory; else loops over it are unrolled.
+        """
         entries = [int(v) for v in values]
         kind = kind or f"ap_int<{integer_width(min(entries), max(entries))}>"
-        if len(set(entries)) == 1:
-            body = [f"        return {kind}({literal(entries[0])});"]
-            index = "unsigned"
-        else:
+        body = [f"        return {kind}({literal(entries[0])});"]
+        index = "unsigned"
+        if len(set(entries)) > 1:
             listed = ", ".join(literal(v) for v in entries)
             body = [
                 f"        static const {kind} table[{len(entries)}] = {{{listed}}};",
-                "        #pragma HLS ARRAY_PARTITION variable=table complete",
                 "        return table[i];",
             ]
+            if not rom:
+                body.insert(1, "        #pragma HLS ARRAY_PARTITION variable=table complete")
             index = "unsigned i"
         self._lines += [f"    static {kind} {name}({index}) {{", "        #pragma HLS INLINE", *body, "    }"]
 

@@ -48,6 +48,7 @@ class Project:
         backend: hls4ml's backend, ``Vitis`` or ``Vivado``.
         top: name of the top-level function.
         layers: the layers of the design, in order.
+        remarks: what hls4ml and QFX have to say about the options, such as reuse factors that were adjusted.
     """
 
     graph: Graph
@@ -58,6 +59,7 @@ class Project:
     backend: str
     top: str
     layers: tuple[LayerSpec, ...]
+    remarks: tuple[str, ...] = ()
     _library: Any = field(default=None, repr=False)
     _weights: Any = field(default=None, repr=False)
 
@@ -248,7 +250,7 @@ class Project:
     # -- description ---------------------------------------------------------------------------------------
 
     def summary(self) -> str:
-        """A table of the layers: what computes each, its shape and type, and the module it comes from."""
+        """A table of the layers (what computes each, shape, type, module), and the remarks."""
         rows = [("layer", "operators", "computed by", "shape", "result type", "module")]
         for layer in self.layers:
             by = f"hls4ml {layer.class_name}"
@@ -272,6 +274,7 @@ class Project:
                 lines[0],
                 "  ".join("-" * w for w in widths),
                 *lines[1:],
+                *(f"note: {remark}" for remark in self.remarks),
             ]
         )
 

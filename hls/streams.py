@@ -37,7 +37,7 @@ def _repack(layer: LayerSpec, before: tuple[int, ...], readers: list[tuple[Layer
     struct = Struct()
     size = int(np.prod(layer.shape))
     struct.constants(n_in=size)
-    struct.table("source", np.arange(size), "unsigned")
+    struct.table("source", np.arange(size), "unsigned", rom=True)
     layer.class_name = "QfxKernel"
     layer.attributes = {"function": "qfx::reorder", "header": "qfx_reorder.h", "struct": struct.text()}
 

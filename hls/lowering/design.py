@@ -168,7 +168,7 @@ class Design:
         where[present_order(value)] = np.arange(wanted.size)
         struct = Struct()
         struct.constants(n_in=wanted.size)
-        struct.table("source", where[wanted], "unsigned")
+        struct.table("source", where[wanted], "unsigned", rom=True)
         shape = memory_shape(tensor.shape)
         attributes = {"function": "qfx::reorder", "header": "qfx_reorder.h", "struct": struct.text()}
         self.layers.append(

@@ -71,11 +71,20 @@ def lower_concat(design: Design, node: Node, cast: Node | None) -> None:
         joined = design.values.pop(made.name)
 
 
+def _casts(value: Value, cast: Node | None) -> bool:
+    """Whether ap_fixed casts each operand by itself as the graph casts the joined tensor: it reads a bit beyond
+    an operand that has fewer bits than the cast drops."""
+    if cast is None:
+        return True
+    return value.tensor.format.max_frac - cast.tensor.format.max_frac <= value.tensor.format.width
+
+
 def _join(design: Design, node: Node, cast: Node | None, a: Value, b: Value) -> None:
     order = None
     if a.order is not None or b.order is not None:
         order = np.concatenate([present_order(a), a.tensor.channels + present_order(b)])
-    if a.has_point and b.has_point and carries_values(node.tensor) and design.native_cast(node, cast):
+    native = all(v.has_point and _casts(v, cast) for v in (a, b)) and carries_values(node.tensor)
+    if native and design.native_cast(node, cast):
         attributes = {"op": f"concatenate{len(node.tensor.shape)}d", "axis": -1}
         design.add_native(node, cast, "Concatenate", [a, b], {}, attributes, order)
         return

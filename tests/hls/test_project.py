@@ -93,7 +93,7 @@ def test_foreign_folder_is_not_touched(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"io": "serial"}, "'parallel', 'stream'"),
-        ({"backend": "Quartus"}, "supported: Vitis, Vivado"),
+        ({"backend": "Quartus"}, "AMD's: Vitis, Vivado"),
         ({"board": "ultra69"}, "Did you mean ultra96v2"),
         ({"board": "ulx3s"}, "no HLS tool for board ulx3s"),
         ({"reuse_factor": 0}, "at least 1"),
@@ -130,8 +130,19 @@ def test_resource_strategy_and_reuse(io: str, tmp_path: Path) -> None:
     project = qfx.hls.convert(small_graph(), tmp_path / "p", io=io, **options)  # type: ignore[arg-type]
     config = (tmp_path / "p" / "firmware" / "parameters.h").read_text()
     assert "nnet::resource" in config and "reuse_factor = 4" in config
+    assert any("Invalid ReuseFactor" in remark for remark in project.remarks)
+    assert "note: Invalid ReuseFactor" in project.summary()
     project.compile(optimize=0)
     assert np.array_equal(project.predict(inputs()), project.graph.run(inputs()))
+
+
+def test_a_remark_on_layers_too_large_to_unroll(tmp_path: Path) -> None:
+    builder = GraphBuilder()
+    x = builder.add(ops.Input((70,), FixedPoint(4, 1)))
+    weight = np.ones((60, 70), dtype=np.int64)
+    graph = builder.build(builder.add(ops.Linear(weight, FixedPoint(2, 0), None, None), [x]))
+    assert "unrolls 4200 products" in qfx.hls.convert(graph, tmp_path / "p").remarks[0]
+    assert qfx.hls.convert(graph, tmp_path / "p", strategy="Resource", reuse_factor=70).remarks == ()
 
 
 @pytest.mark.parametrize("io", ["parallel", "stream"])
