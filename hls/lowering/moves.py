@@ -72,8 +72,9 @@ def lower_concat(design: Design, node: Node, cast: Node | None) -> None:
 
 
 def _casts(value: Value, cast: Node | None) -> bool:
-    """Whether ap_fixed casts each operand by itself as the graph casts the joined tensor: it reads a bit beyond
-    an operand that has fewer bits than the cast drops."""
+    """Whether ap_fixed casts each operand by itself as the graph casts the joined tensor: it reads a bit
+    beyond an operand that has fewer bits than the cast drops.
+    """
     if cast is None:
         return True
     return value.tensor.format.max_frac - cast.tensor.format.max_frac <= value.tensor.format.width
