@@ -63,7 +63,7 @@ def convert(
     reuse = _per_layer("reuse_factor", reuse_factor, layers)
     strategies = _per_layer("strategy", strategy, layers)
     _check_options(reuse, strategies)
-    reuse = _limited(reuse, strategies, layers)
+    reuse, lowered = _limited(reuse, strategies, layers)
     if clock_mhz is not None and not 0 < clock_mhz < 1e5:
         raise QfxError(f"hls: clock_mhz is {clock_mhz!r}; it must be a frequency in MHz")
     period = 1000.0 / clock_mhz if clock_mhz is not None else board.period_ns
@@ -83,7 +83,7 @@ def convert(
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
-    remarks += _unrolled(layers, strategies)
+    remarks = [*lowered, *remarks, *_unrolled(layers, strategies)]
     clock = 1000.0 / period
     return Project(graph, target, board, clock, io, backend, build.TOP, tuple(layers), tuple(remarks))
 
@@ -97,7 +97,7 @@ def _backend(board: Board, backend: str | None) -> str:
     known = ("Vitis", "Vivado")
     chosen = board.hls_backend if backend is None else backend
     if chosen not in known:
-        raise QfxError(f"hls: backend {chosen!r} is not supported; supported are AMD's: {', '.join(known)}")
+        raise QfxError(f"hls: backend {chosen!r} is not supported; supported: {', '.join(known)}")
     return chosen
 
 
@@ -154,14 +154,17 @@ def _check_options(reuse: dict[str, Any], strategies: dict[str, Any]) -> None:
 
 def _limited(
     reuse: dict[str, int], strategies: dict[str, str], layers: list[LayerSpec]
-) -> dict[str, int]:
-    """hls4ml's ``Resource`` convolutions share a multiplier among the products of one output at most."""
-    most = {
-        layer.name: layer.attributes["weight_data"].size // layer.attributes["n_filt"]
-        for layer in layers
-        if layer.class_name in ("Conv1D", "Conv2D") and strategies[layer.name] == "Resource"
-    }
-    return {name: min(factor, most.get(name, factor)) for name, factor in reuse.items()}
+) -> tuple[dict[str, int], list[str]]:
+    """Reuse factors that hls4ml's ``Resource`` convolutions can have: they share a multiplier among the products
+    of one output at most. And remarks on those that were lowered."""
+    limited, remarks = dict(reuse), []
+    for layer in layers:
+        if layer.class_name in ("Conv1D", "Conv2D") and strategies[layer.name] == "Resource":
+            most = layer.attributes["weight_data"].size // layer.attributes["n_filt"]
+            if reuse[layer.name] > most:
+                limited[layer.name] = most
+                remarks.append(f"layer {layer.name} has {most} products per output: reuse factor {most}")
+    return limited, remarks
 
 
 def _unrolled(layers: list[LayerSpec], strategies: dict[str, Any]) -> list[str]:
