@@ -7,7 +7,7 @@ from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
@@ -30,6 +30,7 @@ def test_wilson_intervals(right: int, samples: int) -> None:
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6), st.integers(2, 9))
 def test_ticks_are_round_and_inside(low: float, span: float, count: int) -> None:
+    assume(span > 1e-6 * abs(low))  # an axis that doubles can still divide
     high = low + span
     marks = ticks(low, high, count)
     assert all(low - 1e-6 * span <= m <= high + 1e-6 * span for m in marks)
