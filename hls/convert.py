@@ -155,8 +155,10 @@ def _check_options(reuse: dict[str, Any], strategies: dict[str, Any]) -> None:
 def _limited(
     reuse: dict[str, int], strategies: dict[str, str], layers: list[LayerSpec]
 ) -> tuple[dict[str, int], list[str]]:
-    """Reuse factors that hls4ml's ``Resource`` convolutions can have: they share a multiplier among the products
-    of one output at most. And remarks on those that were lowered."""
+    """The reuse factors, lowered where hls4ml cannot have them, and remarks on these.
+
+    Its ``Resource`` convolutions share a multiplier among the products of one output at most.
+    """
     limited, remarks = dict(reuse), []
     for layer in layers:
         if layer.class_name in ("Conv1D", "Conv2D") and strategies[layer.name] == "Resource":
