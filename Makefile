@@ -63,7 +63,7 @@ bench: $(STAMP)  ## run the benchmarks; results in build/benchmarks
 	@mkdir -p build/benchmarks
 	@set -e; for script in benchmarks/*.py; do \
 		name=$$(basename "$$script" .py); echo "== $$name"; \
-		$(PY) "$$script" > "build/benchmarks/$$name.json.part"; \
+		$(PY) "$$script" --json > "build/benchmarks/$$name.json.part"; \
 		mv "build/benchmarks/$$name.json.part" "build/benchmarks/$$name.json"; cat "build/benchmarks/$$name.json"; \
 	done
 
