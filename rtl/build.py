@@ -405,6 +405,7 @@ class _Builder:
             for stage in program.stages
             if is_main(stage) or (isinstance(stage, Reorder) and stage.node not in main)
         )
+        worked_on = {layer.node for layer in layers}
         return Design(
             self.graph,
             self.top,
@@ -414,6 +415,7 @@ class _Builder:
             first.name,
             last.name,
             self.target,
+            wires={node: why for node, why in self.program.notes.items() if node not in worked_on},
         )
 
     def layer(self, stage: Stage) -> Layer:

@@ -129,7 +129,6 @@ class Layer:
     pe: int
     simd: int | None
     steps: int
-    note: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,6 +150,7 @@ class Design:
         board: name of the board that it was folded for, or ``None``.
         directory: where the files are, ``None`` before they are written.
         verilog: names of the Verilog files in it, the top module first.
+        wires: the graph nodes that became no hardware, and why.
         estimate: LUT, FF, DSP and BRAM18 by :mod:`qfx.rtl.estimate`.
     """
 
@@ -167,6 +167,7 @@ class Design:
     board: str | None = None
     directory: Path | None = None
     verilog: tuple[str, ...] = ()
+    wires: Mapping[str, str] = field(default_factory=dict)
     estimate: Mapping[str, int] = field(default_factory=dict)
 
     def stream(self, name: str) -> Stream:

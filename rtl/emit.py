@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import jinja2
 
+from qfx.formats.rounding import OVERFLOW, ROUNDING
 from qfx.rtl.design import Design, Kernel, Parameter, Stream
 from qfx.rtl.library import MODULES, clog2
 
@@ -29,9 +31,10 @@ _VECTORS = {
 
 @dataclass(frozen=True)
 class _Instance:
+    remark: str
     module: str
     name: str
-    parameters: list[tuple[str, str]]
+    parameters: list[str]
     declarations: list[str]
     ports: list[str]
 
@@ -124,7 +127,8 @@ def _table(design: Design) -> list[str]:
         simd = "-" if layer.simd is None else str(layer.simd)
         rows.append((layer.node, layer.kind, str(layer.pe), simd, str(layer.steps), comment(layer.path)))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return lines + [f"{node}: no hardware, {why}" for node, why in design.wires.items()]
 
 
 def _sections(design: Design) -> Iterator[_Section]:
@@ -146,10 +150,46 @@ def _sections(design: Design) -> Iterator[_Section]:
         yield _Section(title, notes, instances)
 
 
+def remark(kernel: Kernel) -> str:
+    """What an instance does, in a line."""
+    n = kernel.number
+    match kernel.module:
+        case "qfx_fifo":
+            return f"{n('DEPTH')} beats in {'block RAM' if n('STYLE') else 'LUT RAM'}"
+        case "qfx_fork":
+            return f"to {n('N')} consumers"
+        case "qfx_upsize" | "qfx_downsize":
+            return f"beats of {n('IN')} to beats of {n('OUT')} elements"
+        case "qfx_window":
+            size = f"{n('KERNEL_H')}x{n('KERNEL_W')} windows, {n('OUT_H')}x{n('OUT_W')} of them"
+            return f"{size}, out of a buffer of {n('DEPTH')} beats"
+        case "qfx_matvec":
+            of = f"{n('GROUPS')} matrices of " if n("GROUPS") > 1 else ""
+            matrix = f"{of}{n('NF') * n('PE')}x{n('SF') * n('SIMD')}"
+            steps = n("GROUPS") * n("NF") * n("SF")
+            return f"{matrix} by {n('PE')}x{n('SIMD')} multipliers in {_count(steps, 'step')}"
+        case "qfx_depthwise" | "qfx_pool":
+            return f"{_count(n('K'), 'step')} per beat of {_count(n('P'), 'element')}"
+        case "qfx_cast_stream":
+            shift, by = n("SHIFT"), " after aligning each channel" if n("PER_CHANNEL") else ""
+            what = f"drops {_count(shift, 'bit')}" if shift > 0 else f"appends {_count(-shift, 'bit')}"
+            return f"{what}{by}, {ROUNDING[n('ROUNDING')]}, {OVERFLOW[n('OVERFLOW')]}"
+        case "qfx_concat":
+            return f"{n('BEATS0')} and {_count(n('BEATS1'), 'beat')} per pixel"
+        case "qfx_reorder":
+            return f"frames of {n('LENGTH')} beats, through a double buffer"
+    return f"{_count(n('P'), 'element')} per beat"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number != 1 else ''}"
+
+
 def _instance(design: Design, kernel: Kernel) -> _Instance:
     outputs = [design.stream(name) for name in kernel.outputs]
     module = MODULES[kernel.module]
-    parameters = [(name, literal(kernel, name, kernel.parameters[name])) for name in module.parameters]
+    given = [f".{name}({literal(kernel, name, kernel.parameters[name])})" for name in module.parameters]
+    parameters = textwrap.wrap(", ".join(given), 100, break_long_words=False, break_on_hyphens=False)
     ports = [
         _group(prefix, design.stream(name)) for prefix, name in zip(module.inputs, kernel.inputs, strict=True)
     ]
@@ -157,7 +197,12 @@ def _instance(design: Design, kernel: Kernel) -> _Instance:
         (out,) = outputs
         declarations = _declare(out)
         return _Instance(
-            kernel.module, kernel.name, parameters, declarations, [*ports, _group("m_axis", out)]
+            remark(kernel),
+            kernel.module,
+            kernel.name,
+            parameters,
+            declarations,
+            [*ports, _group("m_axis", out)],
         )
     shared = f"{kernel.name}_tdata"
     declarations = [f"wire [{outputs[0].bits - 1}:0] {shared};"]
@@ -171,7 +216,7 @@ def _instance(design: Design, kernel: Kernel) -> _Instance:
     valid = ", ".join(out.tvalid for out in reversed(outputs))
     ready = ", ".join(out.tready for out in reversed(outputs))
     ports += [f".m_axis_tdata({shared})", f".m_axis_tvalid({{{valid}}})", f".m_axis_tready({{{ready}}})"]
-    return _Instance(kernel.module, kernel.name, parameters, declarations, ports)
+    return _Instance(remark(kernel), kernel.module, kernel.name, parameters, declarations, ports)
 
 
 def _declare(stream: Stream) -> list[str]:

@@ -28,6 +28,7 @@ def to_data(design: Design) -> dict[str, Any]:
         "target": design.target,
         "board": design.board,
         "estimate": dict(design.estimate),
+        "wires": dict(design.wires),
         "input": design.input_name,
         "output": design.output_name,
         "streams": [asdict(stream) for stream in design.streams],
@@ -129,4 +130,5 @@ def _from_data(data: dict[str, Any], directory: Path) -> Design:
         directory=directory,
         verilog=tuple(data["verilog"]),
         estimate=data["estimate"],
+        wires=data["wires"],
     )

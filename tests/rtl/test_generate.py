@@ -254,7 +254,7 @@ def _replaced(pattern: str, by: str, file: str = "qfx_top.v") -> Callable[[Path]
     [
         (_replaced(r"\.SIMD\(\d+\)", ".SIMD(7)"), "parameter SIMD is 7"),
         (_replaced(r"\.SHIFT\((-?\d+)\)", r".SHIFT(\g<1>1)"), "parameter SHIFT"),
-        (_replaced(r"        \.GROUPS\(1\),\n", ""), "parameter"),
+        (_replaced(r"\.GROUPS\(1\),\s+", ""), "parameter GROUPS is not set"),
         (_replaced(r"qfx_relu #", "qfx_upsize #"), "module is 'qfx_upsize'"),
         (_replaced(r"\.m_axis_tready\((\w+)\)", ".m_axis_tready(rst)"), "m_axis_tready"),
         (_replaced(r"\.s_axis_tdata\(n1_conv_\w*tdata\)", ".s_axis_tdata(n3_cast_tdata)"), "s_axis_tdata"),
