@@ -30,6 +30,14 @@ module qfx_matvec #(
     output reg                     m_axis_tvalid,
     input  wire                    m_axis_tready
 );
+    // A ROM in look-up tables is "distributed" to Vivado and "logic" to Yosys, which would stop: its LUT RAM holds no
+    // ROM. Yosys reads rom_block first; no other tool knows that name.
+    /* verilator lint_off UNUSEDPARAM */
+    /* verilator lint_off WIDTHEXPAND */    // names of different lengths
+    localparam ROM_BLOCK = (ROM_STYLE == "distributed") ? "logic" : "auto";
+    /* verilator lint_on WIDTHEXPAND */
+    /* verilator lint_on UNUSEDPARAM */
+
     localparam ROM_DEPTH = GROUPS * NF * SF;
     localparam ROM_WIDTH = PE * SIMD * W_WIDTH;
     localparam LEVELS = $clog2(SIMD);
@@ -112,7 +120,7 @@ module qfx_matvec #(
             initial if (WEIGHT_FILE != "") $readmemh(WEIGHT_FILE, rom);
             assign w = rom[0];
         end else begin : weights
-            (* rom_style = ROM_STYLE *) reg [ROM_WIDTH-1:0] rom [0:ROM_DEPTH-1];
+            (* rom_block = ROM_BLOCK *) (* rom_style = ROM_STYLE *) reg [ROM_WIDTH-1:0] rom [0:ROM_DEPTH-1];
             initial if (WEIGHT_FILE != "") $readmemh(WEIGHT_FILE, rom);
             reg [ROM_WIDTH-1:0] word;
             always @(posedge clk) if (en) word <= rom[address];

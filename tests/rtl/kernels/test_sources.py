@@ -147,3 +147,21 @@ def test_memories_become_memories(kernel: str, parameters: str, memory: str, tmp
     assert warnings(log) == []
     cells = json.loads((tmp_path / "cells.json").read_text())["design"]["num_cells_by_type"]
     assert any(name.startswith(memory) for name in cells), cells
+
+
+@pytest.mark.parametrize("kernel", ["qfx_matvec", "qfx_depthwise"])
+def test_weights_in_look_up_tables(kernel: str, tmp_path: Path) -> None:
+    """`rom_style = "distributed"` is Vivado's word for them; Yosys must understand it as well."""
+    read = prepare(tmp_path, [])
+    (tmp_path / "weights.mem").write_text("".join(f"{i * 40503 % 65536:04x}\n" for i in range(512)))
+    depth = "-set SF 64 -set NF 8" if kernel == "qfx_matvec" else "-set K 16 -set GROUPS 32"
+    lanes = "-set SIMD 4" if kernel == "qfx_matvec" else "-set P 4"
+    log = yosys(
+        f'{read}\nchparam {depth} {lanes} -set WEIGHT_FILE "weights.mem" -set ROM_STYLE "distributed" {kernel}\n'
+        f"synth_xilinx -family xc7 -noiopad -flatten -top {kernel} -run begin:map_ffram\n"
+        "tee -q -o cells.json stat -json\n",
+        tmp_path,
+    )
+    assert warnings(log) == []
+    cells = json.loads((tmp_path / "cells.json").read_text())["design"]["num_cells_by_type"]
+    assert not [name for name in cells if name.startswith("RAMB")], cells
