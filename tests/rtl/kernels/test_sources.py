@@ -156,8 +156,9 @@ def test_weights_in_look_up_tables(kernel: str, tmp_path: Path) -> None:
     (tmp_path / "weights.mem").write_text("".join(f"{i * 40503 % 65536:04x}\n" for i in range(512)))
     depth = "-set SF 64 -set NF 8" if kernel == "qfx_matvec" else "-set K 16 -set GROUPS 32"
     lanes = "-set SIMD 4" if kernel == "qfx_matvec" else "-set P 4"
+    rom = '-set WEIGHT_FILE "weights.mem" -set ROM_STYLE "distributed"'
     log = yosys(
-        f'{read}\nchparam {depth} {lanes} -set WEIGHT_FILE "weights.mem" -set ROM_STYLE "distributed" {kernel}\n'
+        f"{read}\nchparam {depth} {lanes} {rom} {kernel}\n"
         f"synth_xilinx -family xc7 -noiopad -flatten -top {kernel} -run begin:map_ffram\n"
         "tee -q -o cells.json stat -json\n",
         tmp_path,
