@@ -111,7 +111,7 @@ def read(traced: Traced) -> tuple[list[Operation], dict[torch.fx.Node, torch.fx.
         if node not in traced.dynamic or node is traced.inputs:
             continue
         try:
-            found = _read_node(traced, node)
+            found = read_node(traced, node)
             if isinstance(found, torch.fx.Node):
                 aliases[node] = found
                 continue
@@ -134,7 +134,7 @@ def read(traced: Traced) -> tuple[list[Operation], dict[torch.fx.Node, torch.fx.
             refused.add(node)
             continue
         found.node = node
-        found.path = found.path or _function_path(node)
+        found.path = found.path or function_path(node)
         operations.append(found)
     if traced.output not in traced.dynamic:
         problems.append("  the result does not depend on the input")
@@ -143,7 +143,8 @@ def read(traced: Traced) -> tuple[list[Operation], dict[torch.fx.Node, torch.fx.
     return operations, aliases
 
 
-def _function_path(node: torch.fx.Node) -> str:
+def function_path(node: torch.fx.Node) -> str:
+    """The path that messages give an operation: of the module, or of the function inside its module."""
     owner = module_path(node)
     if node.op == "call_module":
         return owner
@@ -151,7 +152,8 @@ def _function_path(node: torch.fx.Node) -> str:
     return f"{owner}.{name}" if owner else name
 
 
-def _read_node(traced: Traced, node: torch.fx.Node) -> Operation | torch.fx.Node:
+def read_node(traced: Traced, node: torch.fx.Node) -> Operation | torch.fx.Node:
+    """One operation, or the node that it stands for; raises :class:`Refusal`."""
     context = Context(traced, node)
     if node.op == "call_module":
         module = fetch(traced.model, str(node.target))

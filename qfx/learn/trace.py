@@ -76,7 +76,7 @@ def trace(model: torch.nn.Module, example_input: torch.Tensor) -> Traced:
         QfxError: the example input does not fit the model.
     """
     tracer = _Tracer()
-    defaults = _defaults(model)
+    defaults = default_arguments(model)
     try:
         graph = tracer.trace(model, concrete_args=defaults or None)
     except Exception as error:
@@ -87,9 +87,9 @@ def trace(model: torch.nn.Module, example_input: torch.Tensor) -> Traced:
             "must not "
             f"branch on values or shapes of tensors; move such code out of the model"
         ) from error
-    traced = _cleaned(model, graph)
+    traced = cleaned(model, graph)
     _propagate(traced, graph, example_input)
-    _respect_in_place(traced)
+    respect_in_place(traced)
     return traced
 
 
@@ -140,14 +140,15 @@ def fetch(model: torch.nn.Module, target: str) -> Any:
     return found
 
 
-def _defaults(model: torch.nn.Module) -> dict[str, Any]:
+def default_arguments(model: torch.nn.Module) -> dict[str, Any]:
     """Arguments of ``forward`` beyond the first that have defaults: they are fixed to these."""
     parameters = list(inspect.signature(model.forward).parameters.values())
     extra = [p for p in parameters[1:] if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     return {p.name: p.default for p in extra if p.default is not p.empty}
 
 
-def _cleaned(model: torch.nn.Module, graph: torch.fx.Graph) -> Traced:
+def cleaned(model: torch.nn.Module, graph: torch.fx.Graph) -> Traced:
+    """A traced graph without assertions, unused nodes and unused arguments; one input, one result."""
     inputs: list[torch.fx.Node] = []
     for node in list(graph.nodes):
         if (
@@ -278,7 +279,7 @@ def _in_place(model: torch.nn.Module, node: torch.fx.Node) -> bool:
     return False
 
 
-def _respect_in_place(traced: Traced) -> None:
+def respect_in_place(traced: Traced) -> None:
     """After an in-place operation its operand *is* its result: later users see that."""
     order = {node: i for i, node in enumerate(traced.nodes)}
     for node in traced.nodes:
