@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qfx.errors import QfxError
-from qfx.formats.rounding import OVERFLOW, ROUNDING, code_range, overflow_codes
+from qfx.formats.base import Format
+from qfx.formats.rounding import OVERFLOW, ROUNDING, cast_codes, code_range, overflow_codes, shift_round
 
 if TYPE_CHECKING:
     import torch
@@ -19,7 +20,7 @@ MAX_FRAC = 256
 
 
 @dataclass(frozen=True)
-class FixedPoint:
+class FixedPoint(Format):
     """A fixed-point format: ``ap_fixed<width, width - frac>`` (``ap_ufixed`` when unsigned).
 
     A code ``c`` stands for ``c * 2**-frac``. The binary point may lie outside the word on either side.
@@ -87,32 +88,84 @@ class FixedPoint:
         """The largest code."""
         return code_range(self.width, self.signed, self.overflow)[1]
 
-    @property
-    def per_channel(self) -> bool:
-        """Whether there is one binary point per channel."""
-        return isinstance(self.frac, tuple)
-
-    @property
-    def max_frac(self) -> int:
-        """The largest binary point of any channel."""
-        frac = self._frac()
-        return max(frac) if isinstance(frac, tuple) else frac
-
-    def fracs(self, channels: int) -> tuple[int, ...]:
-        """The binary points of ``channels`` channels, also when there is only one for all."""
-        frac = self._frac()
-        if isinstance(frac, int):
-            return (frac,) * channels
-        if len(frac) != channels:
-            raise QfxError(f"{self}: {len(frac)} binary points for {channels} channels")
-        return frac
-
     def with_frac(self, frac: int | Sequence[int] | None) -> FixedPoint:
         """This format with another binary point."""
         return replace(self, frac=frac if frac is None or isinstance(frac, int | np.integer) else tuple(frac))
 
-    # -- the values
-    # -------------------------------------------------------------------------
+    # -- the integers, which are the codes ---------------------------------------------------------------
+
+    @property
+    def integer_min(self) -> int:
+        """The smallest code."""
+        return self.code_min
+
+    @property
+    def integer_max(self) -> int:
+        """The largest code."""
+        return self.code_max
+
+    def round_scaled(self, scaled: torch.Tensor) -> torch.Tensor:
+        """See :meth:`Format.round_scaled`."""
+        from qfx.exact import round_
+
+        if self.overflow in ("SAT", "SAT_SYM"):
+            return round_(scaled, self.rounding).clamp_(self.code_min, self.code_max)
+        before = scaled.clone() if self.overflow == "WRAP_SM" else None
+        rounded = round_(scaled, self.rounding)
+        outside = (rounded < self.code_min) | (rounded > self.code_max)
+        if self.overflow == "SAT_ZERO":
+            return rounded.masked_fill_(outside, 0.0)
+        # A remainder by a power of two is exact at any size, and keeps the bits that wrapping looks at.
+        # Infinities become 0.
+        modulus = 2.0 ** (self.width + 1)
+        low = _low_bits(rounded, modulus)
+        floor = low if before is None else _low_bits(before.floor(), modulus)
+        wrapped = overflow_codes(low, floor, self.width, self.signed, self.overflow, outside)
+        return wrapped.to(rounded.dtype).where(outside, rounded)
+
+    def cast_integers(self, codes: np.ndarray, points: tuple[int, ...]) -> np.ndarray:
+        """See :meth:`Format.cast_integers`."""
+        shifts = [p - f for p, f in zip(points, self.fracs(len(points)), strict=True)]
+        shift: Any = shifts[0]
+        if len(set(shifts)) > 1:
+            shift = np.asarray(shifts).astype(codes.dtype).reshape(1, -1, *(1,) * (codes.ndim - 2))
+        return cast_codes(codes, shift, self.width, self.signed, self.rounding, self.overflow)  # type: ignore[no-any-return]
+
+    def result_points(self, points: tuple[int, ...]) -> tuple[int, ...]:
+        """The declared binary points, whatever the operand's are."""
+        return self.fracs(len(points))
+
+    def cast_interval(
+        self, low: np.ndarray, high: np.ndarray, points: tuple[int, ...]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """See :meth:`Format.cast_interval`. Wrapping and ``SAT_ZERO`` are not monotonic."""
+        ends = np.stack([low, high])
+        a, b = self.cast_integers(ends, points)
+        if self.overflow in ("SAT", "SAT_SYM"):
+            return a, b
+        shifts = [p - f for p, f in zip(points, self.fracs(len(points)), strict=True)]
+        rounded = np.stack(
+            [shift_round(ends[:, i], s, self.rounding)[0] for i, s in enumerate(shifts)], axis=1
+        )
+        for i, (c, d) in enumerate(rounded.T):
+            if self.code_min <= c and d <= self.code_max:
+                continue
+            if self.overflow == "SAT_ZERO":
+                a[i], b[i] = min(0, max(c, self.code_min)), max(0, min(d, self.code_max))
+            else:
+                a[i], b[i] = self.code_min, self.code_max
+        return a, b
+
+    def members(self, integers: np.ndarray) -> np.ndarray:
+        """Integers within the range of the word, the code that ``SAT_SYM`` avoids included."""
+        low, high = code_range(self.width, self.signed)
+        return (integers >= low) & (integers <= high)
+
+    def integers(self, x: Any, axis: int = 0) -> np.ndarray:
+        """As :meth:`encode`, for numpy arrays."""
+        return self._encode_numpy(np.asarray(x), axis)
+
+    # -- the values --------------------------------------------------------------------------------------
 
     @property
     def min(self) -> Any:
@@ -189,14 +242,7 @@ class FixedPoint:
             where = str(self.width - self.frac)
         return f"ap_{'' if self.signed else 'u'}fixed<{self.width},{where},{self.rounding},{self.overflow}>"
 
-    # -- helpers ----------------------------------------------------------------------------------
-
-    def _frac(self) -> int | tuple[int, ...]:
-        if self.frac is None:
-            raise QfxError(
-                f"{self}: the binary point is not set yet; give frac=, or calibrate and freeze a model first"
-            )
-        return self.frac
+    # -- helpers -----------------------------------------------------------------------------------------
 
     def _scaled(self, code: int) -> Any:
         frac = self._frac()
@@ -267,6 +313,12 @@ class FixedPoint:
         low, low_floor = _exact_low_bits(rounded, modulus), _exact_low_bits(floor, modulus)
         codes = overflow_codes(low, low_floor, self.width, self.signed, self.overflow, outside)
         return np.where(outside, codes, np.where(outside, 0.0, rounded).astype(np.int64))
+
+
+def _low_bits(codes: torch.Tensor, modulus: float) -> torch.Tensor:
+    import torch
+
+    return torch.fmod(codes, modulus).nan_to_num_(0.0).to(torch.int64)
 
 
 def _exact_low_bits(values: np.ndarray, modulus: float) -> np.ndarray:

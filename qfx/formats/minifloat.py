@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from qfx.errors import QfxError
-from qfx.formats.rounding import ROUNDING
+from qfx.formats.base import Format
+from qfx.formats.rounding import ROUNDING, shift_round
+
+if TYPE_CHECKING:
+    import torch
 
 SPECIALS = ("none", "fn", "ieee")
 MINIFLOAT_OVERFLOW = ("SAT", "INF")
@@ -27,7 +32,7 @@ _FLOATS = {
 
 
 @dataclass(frozen=True)
-class Minifloat:
+class Minifloat(Format):
     """A small binary floating-point format with subnormals.
 
     A code is, from the top: the sign bit (when signed), ``exponent_bits`` bits ``e`` and ``mantissa_bits``
@@ -42,8 +47,9 @@ class Minifloat:
     Args:
         exponent_bits: 0 to 8.
         mantissa_bits: stored bits of the significand, 0 to 10.
-        bias: exponent bias, -300 to 300; ``2**(exponent_bits-1) - 1`` when not given (0 without exponent
-            bits).
+        bias: exponent bias, -300 to 300; one integer, or a sequence with one per channel.
+            ``2**(exponent_bits-1) - 1`` when not given (0 without exponent bits); a :class:`qfx.Config` takes
+            that as calibrated from data, then learned. One more in the bias halves every number.
         signed: with a sign bit. Without one, negative numbers are cast to 0.
         specials: ``none``: every code is a number (OCP FP4 and FP6). ``fn``: the codes with all exponent and
             mantissa bits set are NaN, there is no infinity (OCP E4M3). ``ieee``: codes with all exponent bits
@@ -66,11 +72,13 @@ class Minifloat:
 
     exponent_bits: int
     mantissa_bits: int
-    bias: int | None = None
+    bias: int | tuple[int, ...] | None = None
     signed: bool = True
     specials: str = "none"
     rounding: str = "RND_CONV"
     overflow: str = "SAT"
+    #: Whether the bias was left open.
+    bias_open: bool = field(default=False, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(
@@ -79,8 +87,13 @@ class Minifloat:
         object.__setattr__(
             self, "mantissa_bits", _integer("mantissa_bits", self.mantissa_bits, 0, MAX_MANTISSA_BITS)
         )
-        bias = 2 ** (self.exponent_bits - 1) - 1 if self.exponent_bits else 0
-        if self.bias is not None:
+        object.__setattr__(self, "bias_open", self.bias is None)
+        bias: int | tuple[int, ...] = self._default_bias
+        if isinstance(self.bias, Sequence | np.ndarray) and not isinstance(self.bias, str):
+            bias = tuple(_integer("bias", b, -MAX_BIAS, MAX_BIAS) for b in self.bias)
+            if not bias:
+                raise QfxError("Minifloat: bias must be integers, one per channel, found an empty sequence")
+        elif self.bias is not None:
             bias = _integer("bias", self.bias, -MAX_BIAS, MAX_BIAS)
         object.__setattr__(self, "bias", bias)
         object.__setattr__(self, "signed", bool(self.signed))
@@ -106,7 +119,7 @@ class Minifloat:
                 "bits hold no number but 0"
             )
 
-    # -- shape of the format ---------------------------------------------------------------------------------
+    # -- shape of the format -----------------------------------------------------------------------------
 
     @property
     def width(self) -> int:
@@ -143,51 +156,152 @@ class Minifloat:
         return self.code_max + 1 if self.specials == "ieee" else None
 
     @property
-    def min_exponent(self) -> int:
-        """Exponent of the smallest normal number, which subnormal numbers share: ``1 - bias``."""
-        assert self.bias is not None
-        return 1 - self.bias
+    def _default_bias(self) -> int:
+        return 2 ** (self.exponent_bits - 1) - 1 if self.exponent_bits else 0
 
     @property
-    def frac(self) -> int:
-        """Position of the binary point of the finest grid: every number is an integer times ``2**-frac``."""
-        return self.mantissa_bits - self.min_exponent
+    def learned(self) -> bool:
+        """Whether the bias was left open: a :class:`qfx.Config` calibrates it, then learns it."""
+        return self.bias_open
 
     @property
-    def smallest_subnormal(self) -> float:
-        """The distance of the numbers next to zero, ``2**-frac``; the smallest positive "
-        "number when there are mantissa bits."""
-        return 2.0**-self.frac
+    def min_exponent(self) -> Any:
+        """Exponent of the smallest normal number, which subnormal numbers share: ``1 - bias``; an integer, or
+        a tuple with one per channel."""
+        return tuple(1 - b for b in self.bias) if isinstance(self.bias, tuple) else 1 - self._bias
 
     @property
-    def smallest_normal(self) -> float:
-        """``2**(1 - bias)``, the smallest number with a full significand (it lies beyond "
-        "``max`` without exponent bits)."""
-        return 2.0**self.min_exponent
+    def frac(self) -> Any:
+        """Position of the binary point of the finest grid: every number is an integer times ``2**-frac``;
+        ``mantissa_bits + bias - 1``, an integer, or a tuple with one per channel."""
+        up = self.mantissa_bits - 1
+        return tuple(up + b for b in self.bias) if isinstance(self.bias, tuple) else up + self._bias
+
+    def with_frac(self, frac: int | Sequence[int] | None) -> Minifloat:
+        """This format with the bias that puts the finest grid at ``2**-frac``; ``None`` leaves it open."""
+        if frac is None:
+            return replace(self, bias=None)
+        down = 1 - self.mantissa_bits
+        if isinstance(frac, int | np.integer):
+            return replace(self, bias=int(frac) + down)
+        return replace(self, bias=tuple(int(f) + down for f in frac))
 
     @property
-    def max(self) -> float:
-        """The largest number."""
-        return float(self._table[self.code_max])
+    def smallest_subnormal(self) -> Any:
+        """The distance of the numbers next to zero, ``2**-frac``; the smallest positive number when there
+        are mantissa bits. A float, or a float64 array with one per channel."""
+        return _power(-np.asarray(self.frac))
 
     @property
-    def min(self) -> float:
+    def smallest_normal(self) -> Any:
+        """``2**(1 - bias)``, the smallest number with a full significand (it lies beyond ``max`` without
+        exponent bits). A float, or a float64 array with one per channel."""
+        return _power(np.asarray(self.min_exponent))
+
+    @property
+    def max(self) -> Any:
+        """The largest number: a float, or a float64 array with one per channel."""
+        return self.integer_max * self.smallest_subnormal
+
+    @property
+    def min(self) -> Any:
         """The smallest number: ``-max``, or 0 when unsigned."""
-        return -self.max if self.signed else 0.0
+        return -self.max if self.signed else self.max * 0.0
+
+    # -- the integers ------------------------------------------------------------------------------------
+
+    @property
+    def integer_max(self) -> int:
+        """The largest number in units of :attr:`smallest_subnormal`."""
+        e, m = self.code_max >> self.mantissa_bits, self.code_max & (2**self.mantissa_bits - 1)
+        return (m + 2**self.mantissa_bits) << (e - 1) if e else m
+
+    @property
+    def integer_min(self) -> int:
+        """``-integer_max``, or 0 when unsigned."""
+        return -self.integer_max if self.signed else 0
+
+    @property
+    def dense_below(self) -> float:
+        """Up to here numbers are subnormal or of the first binade, which has the same spacing."""
+        return 2.0 ** (self.mantissa_bits + 1) if self.exponent_bits else float("inf")
+
+    @property
+    def pass_range(self) -> tuple[float, float]:
+        """The range, and half of its last step beyond."""
+        last = self.code_max >> self.mantissa_bits
+        half = 0.5 * 2.0 ** max(last - 1, 0)
+        return self.integer_min - (half if self.signed else 0.5), self.integer_max + half
+
+    def round_scaled(self, scaled: torch.Tensor) -> torch.Tensor:
+        """See :meth:`Format.round_scaled`. Infinities saturate."""
+        import torch
+
+        from qfx.exact import round_
+
+        self._check_saturating()
+        # Far beyond the range only the sign matters; 4 times it still rounds to something beyond.
+        scaled = scaled.clamp_(4.0 * self.integer_min, 4.0 * self.integer_max)
+        integer, exponent_bits = (
+            (torch.int32, 0x7F800000) if scaled.dtype == torch.float32 else (torch.int64, 0x7FF << 52)
+        )
+        # The power of two below each number, out of its own bits: exact, unlike a logarithm.
+        step = (scaled.view(integer) & exponent_bits).view(scaled.dtype)
+        step = step.mul_(2.0**-self.mantissa_bits).clamp_(min=1.0)
+        rounded = round_(scaled.div_(step), self.rounding).mul_(step)
+        return rounded.clamp_(float(self.integer_min), float(self.integer_max))
+
+    def cast_integers(self, codes: np.ndarray, points: tuple[int, ...]) -> np.ndarray:
+        """See :meth:`Format.cast_integers`."""
+        self._check_saturating()
+        results = self.result_points(points)
+        shift = _column([p - r for p, r in zip(points, results, strict=True)], codes)
+        # Bits that a number has above the grid of the result, beyond those of the significand, are rounded
+        # away too.
+        extra = bit_length(codes) - shift - (self.mantissa_bits + 1)
+        extra = np.maximum(extra, 0).astype(codes.dtype) if self.exponent_bits else codes * 0
+        rounded = shift_round(codes, shift + extra, self.rounding)[0] << extra
+        limits = [self.integer_max >> (f - r) for f, r in zip(self.fracs(len(points)), results, strict=True)]
+        if codes.dtype != object:
+            limits = [min(limit, 1 << 62) for limit in limits]
+        limit = _column(limits, codes)
+        return np.minimum(np.maximum(rounded, -limit if self.signed else limit * 0), limit)  # type: ignore[no-any-return]
+
+    def members(self, integers: np.ndarray) -> np.ndarray:
+        """Integers in range with at most ``mantissa_bits + 1`` significant bits."""
+        magnitude = np.abs(integers)
+        extra = np.maximum(bit_length(magnitude) - (self.mantissa_bits + 1), 0)
+        extra = extra.astype(integers.dtype) if self.exponent_bits else magnitude * 0
+        inside = (integers >= self.integer_min) & (integers <= self.integer_max)
+        return np.asarray(inside & ((magnitude >> extra) << extra == magnitude), dtype=bool)
+
+    def _check_saturating(self) -> None:
+        if self.overflow != "SAT":
+            raise QfxError(
+                f'{self}: a network needs overflow="SAT": infinity and NaN have no integers to compute with'
+            )
+
+    @property
+    def _bias(self) -> int:
+        assert isinstance(self.bias, int)
+        return self.bias
 
     def values(self) -> np.ndarray:
-        """Every number of the format once, in ascending order, float64; zero once and "
-        "positive; no infinity, no NaN."""
+        """Every number of the format once, in ascending order, float64; zero once and positive; no infinity,
+        no NaN."""
+        if self.per_channel:
+            raise QfxError(f"{self}: values() needs one bias; take with_frac(...) for one channel")
         positive = self._table[: self.code_max + 1]
         return np.concatenate((-positive[:0:-1], positive)) if self.signed else positive.copy()
 
-    # -- casts -----------------------------------------------------------------------------------------------
+    # -- casts -------------------------------------------------------------------------------------------
 
-    def encode(self, x: Any) -> Any:
+    def encode(self, x: Any, axis: int = 0) -> Any:
         """The codes that the numbers ``x`` are cast to.
 
         Args:
             x: number, numpy array or torch tensor of any shape, of a floating or integer dtype.
+            axis: where the channels are, when there is one bias per channel.
 
         Returns:
             int64 of the same kind and shape, each in ``0 .. 2**width - 1``.
@@ -200,10 +314,14 @@ class Minifloat:
         if self.nan_code is None and bool(nan.any()):
             place = tuple(int(i) for i in np.argwhere(np.asarray(nan.tolist()))[0])
             raise QfxError(f"{self}: NaN at index {place} has no code; remove NaNs from the data first")
-        return self._codes(xp, wide, nan)
+        return self._codes(xp, wide, nan, axis)
 
-    def decode(self, codes: Any) -> Any:
+    def decode(self, codes: Any, axis: int = 0) -> Any:
         """The numbers that codes stand for: float64 of the same kind (numpy or torch) and shape.
+
+        Args:
+            codes: bit patterns, integers of any shape.
+            axis: where the channels are, when there is one bias per channel.
 
         Raises:
             QfxError: when a code lies outside ``0 .. 2**width - 1`` or is not an integer.
@@ -214,14 +332,16 @@ class Minifloat:
             if codes.dtype.is_floating_point or codes.dtype.is_complex:
                 raise QfxError(f"{self}: codes are integers, found {codes.dtype}")
             self._check_codes(codes)
-            return torch.from_numpy(self._table).to(codes.device)[codes.long()]
+            numbers = torch.from_numpy(self._table).to(codes.device)[codes.long()]
+            return numbers if not self.per_channel else numbers * self._unit(torch, numbers, axis)
         codes = np.asarray(codes)
         if codes.dtype.kind not in "iu":
             raise QfxError(f"{self}: codes are integers, found {codes.dtype}")
         self._check_codes(codes)
-        return self._table[codes.astype(np.int64)]
+        numbers = self._table[codes.astype(np.int64)]
+        return numbers if not self.per_channel else numbers * self._unit(np, numbers, axis)
 
-    def quantize(self, x: Any) -> Any:
+    def quantize(self, x: Any, axis: int = 0) -> Any:
         """The numbers of the format that ``x`` is cast to: ``decode(encode(x))``.
 
         The result has the kind, shape and floating dtype of ``x`` wherever that dtype holds every number of
@@ -229,7 +349,7 @@ class Minifloat:
         """
         xp, wide = self._wide(x)
         nan = xp.isnan(wide)
-        y = self.decode(self._codes(xp, wide, nan))
+        y = self.decode(self._codes(xp, wide, nan, axis), axis)
         if self.nan_code is None:
             y = xp.where(nan, wide, y)
         name = str(getattr(x, "dtype", "float64")).removeprefix("torch.")
@@ -238,23 +358,27 @@ class Minifloat:
         return y.to(x.dtype) if xp is not np else y.astype(x.dtype)
 
     def __str__(self) -> str:
-        default = 2 ** (self.exponent_bits - 1) - 1 if self.exponent_bits else 0
         parts = [f"{'' if self.signed else 'U'}E{self.exponent_bits}M{self.mantissa_bits}"]
-        parts += [f"bias {self.bias}"] if self.bias != default else []
+        if isinstance(self.bias, tuple):
+            parts += [f"bias {min(self.bias)}..{max(self.bias)}"]
+        else:
+            parts += [f"bias {self.bias}"] if self.bias != self._default_bias else []
         parts += [self.specials] if self.specials != "none" else []
         parts += [self.rounding] if self.rounding != "RND_CONV" else []
         parts += [self.overflow] if self.overflow != "SAT" else []
         return " ".join(parts)
 
-    # -- helpers ---------------------------------------------------------------------------------------------
+    # -- helpers -----------------------------------------------------------------------------------------
 
     @cached_property
     def _table(self) -> np.ndarray:
-        """The number of every code, float64, shape ``(2**width,)``."""
+        """The number of every code, float64, shape ``(2**width,)``; in units of ``2**-frac`` when there is
+        one bias per channel."""
         magnitude = np.arange(2 ** (self.exponent_bits + self.mantissa_bits), dtype=np.int64)
         e, m = magnitude >> self.mantissa_bits, magnitude & (2**self.mantissa_bits - 1)
         significand = np.where(e > 0, m + 2**self.mantissa_bits, m).astype(np.float64)
-        numbers = np.ldexp(significand, np.maximum(e, 1) - 1 - self.frac)
+        unit = 0 if self.per_channel else self.frac
+        numbers = np.ldexp(significand, np.maximum(e, 1) - 1 - unit)
         if self.specials == "ieee":
             numbers[self.code_max + 1] = np.inf
         if self.specials != "none":
@@ -275,7 +399,8 @@ class Minifloat:
         if dtype not in _FLOATS:
             return False
         bits, smallest, largest = _FLOATS[dtype]
-        return self.mantissa_bits + 1 <= bits and -self.frac >= smallest and self.max < 2.0**largest * 2
+        finest, top = np.max(self.frac), float(np.max(self.max))
+        return bool(self.mantissa_bits + 1 <= bits and -finest >= smallest and top < 2.0**largest * 2)
 
     def _wide(self, x: Any) -> tuple[Any, Any]:
         """The array module of ``x`` and ``x`` as float64."""
@@ -301,10 +426,26 @@ class Minifloat:
         if integers and size and max(abs(int(x.min())), abs(int(x.max()))) > 1 << 53:
             raise QfxError(f"{self}: integers beyond 2**53 cannot be cast from {x.dtype}")
 
-    def _codes(self, xp: Any, x: Any, nan: Any) -> Any:
+    def _unit(self, xp: Any, like: Any, axis: int) -> Any:
+        """``2**-frac`` per channel, shaped to broadcast against ``like``."""
+        shape = [1] * like.ndim
+        fracs = np.asarray(self.fracs(like.shape[axis]))
+        shape[axis] = len(fracs)
+        unit = np.ldexp(1.0, -fracs).reshape(shape)
+        return unit if xp is np else xp.from_numpy(unit).to(like.device)
+
+    def _codes(self, xp: Any, x: Any, nan: Any, axis: int) -> Any:
         """Codes of float64 numbers; NaN gives ``nan_code``, or 0 when there is none."""
         int64, float64 = xp.int64, xp.float64
-        bits_m, low = self.mantissa_bits, self.min_exponent
+        bits_m = self.mantissa_bits
+        if self.per_channel:
+            # In units of the finest grid every channel looks alike: bias 0 is the format of that.
+            scaled = x / self._unit(xp, x, axis)
+            lost = (scaled == 0) & (x != 0)
+            x = xp.where(lost, xp.copysign(xp.full_like(x, 2.0**-1000), x), scaled)
+            low = bits_m
+        else:
+            low = self.min_exponent
         # Two binades above the largest number nothing but the sign matters; far below the smallest subnormal
         # only that it is not zero. Clipping there keeps every power of two below a normal double, so that all
         # scaling is exact.
@@ -369,6 +510,27 @@ class Minifloat:
         if self.rounding == "TRN":
             return ~negative
         return xp.full_like(negative, self.rounding == "TRN_ZERO")
+
+
+def bit_length(integers: np.ndarray) -> np.ndarray:
+    """Bits of the magnitude of every integer: int64, 0 for 0."""
+    magnitude = np.abs(integers)
+    if magnitude.dtype == object:
+        return np.frompyfunc(int.bit_length, 1, 1)(magnitude).astype(np.int64)  # type: ignore[no-any-return]
+    exponent = np.frexp(magnitude.astype(np.float64))[1].astype(np.int64)
+    # Conversion to float64 may round up to the next power of two.
+    high = np.maximum(exponent - 1, 0)
+    return exponent - ((exponent > 0) & (magnitude >> high == 0))  # type: ignore[no-any-return]
+
+
+def _column(values: Sequence[int], like: np.ndarray) -> np.ndarray:
+    """One integer per channel, shaped to broadcast along axis 1 of ``like``, in its dtype."""
+    return np.asarray(values, dtype=object).astype(like.dtype).reshape(1, -1, *(1,) * (like.ndim - 2))  # type: ignore[no-any-return]
+
+
+def _power(exponent: np.ndarray) -> Any:
+    numbers = np.ldexp(1.0, exponent)
+    return float(numbers) if numbers.ndim == 0 else numbers
 
 
 def _integer(name: str, value: Any, low: int, high: int) -> int:

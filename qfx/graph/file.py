@@ -17,11 +17,13 @@ from typing import Any
 import numpy as np
 
 from qfx.errors import GraphFileError, QfxError
+from qfx.formats.base import Format
+from qfx.formats.data import from_data, to_data
 from qfx.formats.fixed import FixedPoint
 from qfx.graph.graph import Graph, GraphBuilder
 from qfx.graph.ops import OPS, Op
 
-VERSION = 1
+VERSION = 2
 # A file from a stranger must not fill the memory: no real graph comes near these.
 _MAX_JSON_BYTES = 64 << 20
 _MAX_ARRAY_BYTES = 4 << 30
@@ -36,7 +38,8 @@ _UNREADABLE = (
     NotImplementedError,
     RuntimeError,
 )
-_FORMAT_FIELDS = {"width", "frac", "signed", "rounding", "overflow"}
+# What version 1 did not have.
+_ADDED_IN_2 = {"weight_encoding", "scale_encoding"}
 
 
 def save(graph: Graph, path: str | Path) -> None:
@@ -160,6 +163,9 @@ def _read(archive: zipfile.ZipFile, path: Path) -> Graph:
             raise GraphFileError(
                 f"{path}: unknown operator {entry['op']!r} at {entry['name']!r}; known: {', '.join(OPS)}"
             )
+        if version == 1:
+            missing = _ADDED_IN_2 & {field.name for field in dataclasses.fields(kind)}
+            entry["attributes"] = {**dict.fromkeys(missing), **entry["attributes"]}
         builder.add(_operator(kind, entry, array), entry["inputs"], entry["path"], entry["name"])
     return builder.build(document["output"])
 
@@ -177,15 +183,8 @@ def _operator(kind: type[Op], entry: dict[str, Any], array: Any) -> Op:
 
 
 def _to_data(value: Any, file: str, arrays: dict[str, bytes]) -> Any:
-    if isinstance(value, FixedPoint):
-        frac = list(value.frac) if isinstance(value.frac, tuple) else value.frac
-        return {
-            "width": value.width,
-            "frac": frac,
-            "signed": value.signed,
-            "rounding": value.rounding,
-            "overflow": value.overflow,
-        }
+    if isinstance(value, Format):
+        return to_data(value)
     if isinstance(value, np.ndarray):
         stream = io.BytesIO()
         np.save(stream, np.ascontiguousarray(value, dtype=np.int64), allow_pickle=False)
@@ -204,13 +203,11 @@ def _from_data(value: Any, annotation: str, array: Any) -> Any:
         if value is None:
             return None
         annotation = annotation.removesuffix("| None").strip()
-    if annotation == "FixedPoint":
-        _keys(value, _FORMAT_FIELDS, "format")
-        if not isinstance(value["signed"], bool):
-            raise ValueError(f"signed must be true or false, found {value['signed']!r}")
-        if value["frac"] is None:
-            raise ValueError("a frozen format needs its binary point")
-        return FixedPoint(**value)
+    if annotation in ("FixedPoint", "Format"):
+        fmt = from_data(value)
+        if annotation == "FixedPoint" and not isinstance(fmt, FixedPoint):
+            raise ValueError(f"expected a fixed-point format, found {fmt}")
+        return fmt
     if annotation == "np.ndarray":
         _keys(value, {"array"}, "array attribute")
         return array(value["array"])

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 
 from qfx.errors import QfxError
 from qfx.exact import FLOAT32_BOUND, FLOAT64_BOUND, exact_float32, round_
+from qfx.formats.base import Format
 from qfx.formats.fixed import FixedPoint
 from qfx.graph import ops
 from qfx.graph.graph import Graph, Node
@@ -125,6 +126,8 @@ class Interpreter:
         op = self._input.op
         assert isinstance(op, ops.Input)
         f = op.format
+        if not isinstance(f, FixedPoint):
+            return f.integers(x.numpy(), axis=1)
         mantissa = 24 if x.dtype == torch.float32 else 53
         nearest = f.rounding in ("RND_CONV", "RND", "RND_ZERO", "RND_INF", "RND_MIN_INF")
         fracs = f.fracs(op.shape[0])
@@ -194,7 +197,8 @@ def partial_sum_bound(node: Node, operands: Sequence[Tensor]) -> int:
         frac = max(t.format.max_frac for t in operands)
         return max(bound, *(t.magnitude << int(ops.to_frac(t, frac).max()) for t in operands))
     if isinstance(op, ops.Cast):
-        return max(bound, x.magnitude << max(0, -min(ops.cast_shifts(x, op.format))))
+        results = op.format.result_points(x.fracs)
+        return max(bound, x.magnitude << max(0, *(r - p for r, p in zip(results, x.fracs, strict=True))))
     return bound
 
 
@@ -207,8 +211,12 @@ def choose_arithmetic(bound: int) -> str:
     return "int64" if bound < _INT64_BOUND else "object"
 
 
-def _cast_in_float(fmt: FixedPoint, shifts: Sequence[int]) -> bool:
-    return fmt.overflow in ("SAT", "SAT_SYM") and max(abs(s) for s in shifts) <= _LARGEST_FLOAT_SHIFT
+def _cast_in_float(fmt: Format, points: tuple[int, ...]) -> bool:
+    """Whether a cast can be computed in floating point: no wrapping, no exponents out of range."""
+    shifts = [u - p for u, p in zip(fmt.units(points), points, strict=True)]
+    wraps = isinstance(fmt, FixedPoint) and fmt.overflow not in ("SAT", "SAT_SYM")
+    small = fmt.integer_max.bit_length() <= _LARGEST_FLOAT_SHIFT if fmt.has_point else True
+    return not wraps and small and max(abs(s) for s in shifts) <= _LARGEST_FLOAT_SHIFT
 
 
 # -- steps ---------------------------------------------------------------------------------------
@@ -227,7 +235,7 @@ def _fusible(graph: Graph, node: Node) -> list[Node] | None:
         user = users[0]
         if isinstance(user.op, ops.Relu) and len(chain) == 1:
             chain.append(user)
-        elif isinstance(user.op, ops.Cast) and user.op.format.overflow in ("SAT", "SAT_SYM"):
+        elif isinstance(user.op, ops.Cast) and isinstance(user.op.format, FixedPoint):
             return [*chain, user]
         else:
             return None
@@ -238,12 +246,13 @@ def _fused_step(graph: Graph, chain: Sequence[Node]) -> Step | None:
     (x,) = graph.operands(head)
     assert isinstance(head.op, ops.Weighted) and isinstance(cast.op, ops.Cast)
     fmt = cast.op.format
+    assert isinstance(fmt, FixedPoint)
     arithmetic = choose_arithmetic(partial_sum_bound(head, (x,)))
     (before,) = graph.operands(cast)
     shifts = ops.cast_shifts(before, fmt)
     if (
         not arithmetic.startswith("float")
-        or not _cast_in_float(fmt, shifts)
+        or not _cast_in_float(fmt, before.fracs)
         or fmt.code_max >= _mantissa(arithmetic)
     ):
         return None
@@ -260,8 +269,7 @@ def _fused_step(graph: Graph, chain: Sequence[Node]) -> Step | None:
 def _plain_step(node: Node, operands: Sequence[Tensor]) -> Step:
     arithmetic = choose_arithmetic(partial_sum_bound(node, operands))
     if isinstance(node.op, ops.Cast) and arithmetic.startswith("float"):
-        shifts = ops.cast_shifts(operands[0], node.op.format)
-        if not _cast_in_float(node.op.format, shifts):
+        if not _cast_in_float(node.op.format, operands[0].fracs):
             arithmetic = "int64"
     if arithmetic in ("int64", "object"):
         return Step(node, node.inputs, arithmetic, lambda *codes: evaluate(node, operands, codes))
@@ -282,9 +290,12 @@ def _float_kernel(node: Node, operands: Sequence[Tensor], dtype: torch.dtype) ->
         return codes if factor is None else codes * factor
 
     if isinstance(op, ops.Cast):
-        scale = constant([2.0**-s for s in ops.cast_shifts(x, op.format)])
-        rounding, low, high = op.format.rounding, op.format.code_min, op.format.code_max
-        return lambda c: round_(c * scale, rounding).clamp_(low, high)
+        fmt, units, results = op.format, op.format.units(x.fracs), op.format.result_points(x.fracs)
+        scale = constant([2.0 ** (u - p) for u, p in zip(units, x.fracs, strict=True)])
+        if units == results:
+            return lambda c: fmt.round_scaled(c * scale)
+        back = constant([2.0 ** (r - u) for u, r in zip(units, results, strict=True)])
+        return lambda c: fmt.round_scaled(c * scale).mul_(back)
     if isinstance(op, ops.Weighted):
         return _product_kernel(node, x, dtype, None)
     if isinstance(op, ops.Affine):

@@ -8,14 +8,14 @@ that is :mod:`qfx.graph.reference` (plain integers) and :mod:`qfx.graph.interpre
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
 
 from qfx.errors import QfxError
+from qfx.formats.base import Format
 from qfx.formats.fixed import FixedPoint
-from qfx.formats.rounding import cast_codes
 from qfx.graph.tensor import Shape, Tensor, exact_tensor, full_range, integers, one_or_many
 
 Padding = tuple[tuple[int, int], ...]
@@ -39,9 +39,14 @@ class Input(Op):
     kind: ClassVar[str] = "input"
     arity: ClassVar[tuple[int, int | None]] = (0, 0)
     shape: Shape
-    format: FixedPoint
+    format: Format
 
     def infer(self, *operands: Tensor) -> Tensor:
+        if not self.format.has_point:
+            raise QfxError(
+                f"input: {self.format} takes its scale from the data, which real numbers cannot be cast to "
+                "exactly; use a fixed-point or minifloat input, and cast behind it"
+            )
         result = full_range(self.shape, self.format)
         _ = result.fracs
         return result
@@ -52,29 +57,17 @@ class Cast(Op):
     """The only operator that loses bits."""
 
     kind: ClassVar[str] = "cast"
-    format: FixedPoint
+    format: Format
 
     def infer(self, *operands: Tensor) -> Tensor:
         (x,) = operands
         f = self.format
-        shifts = cast_shifts(x, f)
-        low, high = [], []
-        for lo, hi, s in zip(x.low, x.high, shifts, strict=True):
-            # Rounding is monotonic, so the rounded interval is the interval of the rounded ends.
-            ends = integers([lo, hi])
-            a, b = (int(v) for v in cast_codes(ends, s, f.width, f.signed, f.rounding, f.overflow))
-            c, d = (int(v) for v in cast_codes(ends, s, x.format.width + 2 + abs(s), True, f.rounding, "SAT"))
-            inside = f.code_min <= c and d <= f.code_max
-            if inside or f.overflow in ("SAT", "SAT_SYM"):
-                low.append(a)
-                high.append(b)
-            elif f.overflow == "SAT_ZERO":
-                low.append(min(0, max(c, f.code_min)))
-                high.append(max(0, min(d, f.code_max)))
-            else:
-                low.append(f.code_min)
-                high.append(f.code_max)
-        return Tensor(x.shape, f, integers(low), integers(high))
+        low, high = (integers(ends) for ends in f.cast_interval(x.low, x.high, x.fracs))
+        if isinstance(f, FixedPoint):
+            _ = f.fracs(x.channels)
+            return Tensor(x.shape, f, low, high)
+        result = exact_tensor(x.shape, tuple(f.result_points(x.fracs)), low, high)
+        return replace(result, encoding=f)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,13 +75,15 @@ class Weighted(Op):
     """What ``linear`` and ``conv`` share: weight and bias codes.
 
     ``weight`` is int64 ``(out, in)`` or ``(out, in / groups, *kernel)``; ``bias`` int64 ``(out,)`` or
-    ``None``, with ``bias_format`` ``None`` alike.
+    ``None``, with ``bias_format`` ``None`` alike. ``weight_encoding`` is a number format that the weights
+    obey besides, or ``None``.
     """
 
     weight: np.ndarray
     weight_format: FixedPoint
     bias: np.ndarray | None
     bias_format: FixedPoint | None
+    weight_encoding: Format | None = field(default=None, kw_only=True)
 
     @property
     def out_channels(self) -> int:
@@ -96,6 +91,7 @@ class Weighted(Op):
 
     def check_codes(self) -> None:
         check_codes("weight", self.weight, self.weight_format)
+        check_members("weight", self.weight, self.weight_format, self.weight_encoding)
         self.weight_format.fracs(self.out_channels)
         if (self.bias is None) != (self.bias_format is None):
             raise QfxError("bias and bias_format: give both or neither")
@@ -160,13 +156,17 @@ class Conv(Weighted):
 
 @dataclass(frozen=True, eq=False)
 class Affine(Op):
-    """Multiply by ``scale`` and add ``offset``, per channel; both int64 ``(channels,)`` or ``(1,)``."""
+    """Multiply by ``scale`` and add ``offset``, per channel; both int64 ``(channels,)`` or ``(1,)``.
+
+    ``scale_encoding`` is a number format that the scales obey besides, or ``None``.
+    """
 
     kind: ClassVar[str] = "affine"
     scale: np.ndarray
     scale_format: FixedPoint
     offset: np.ndarray
     offset_format: FixedPoint
+    scale_encoding: Format | None = field(default=None, kw_only=True)
 
     def infer(self, *operands: Tensor) -> Tensor:
         (x,) = operands
@@ -178,6 +178,7 @@ class Affine(Op):
             if codes.shape not in ((x.channels,), (1,)):
                 raise QfxError(f"affine: {name} has shape {codes.shape}, expected {(x.channels,)} or (1,)")
             fmt.fracs(codes.shape[0])
+        check_members("scale", self.scale, self.scale_format, self.scale_encoding)
         scale, offset, fracs = affine_integers(self, x)
         a, b = x.low * scale, x.high * scale
         return exact_tensor(x.shape, fracs, np.minimum(a, b) + offset, np.maximum(a, b) + offset)
@@ -234,7 +235,10 @@ class Relu(Op):
 
     def infer(self, *operands: Tensor) -> Tensor:
         (x,) = operands
-        return exact_tensor(x.shape, x.fracs, np.maximum(x.low, 0), np.maximum(x.high, 0))
+        result = exact_tensor(x.shape, x.fracs, np.maximum(x.low, 0), np.maximum(x.high, 0))
+        zero = integers([0]).reshape(1, 1)
+        keeps = x.encoding is not None and bool(x.encoding.members(zero).all())
+        return replace(result, encoding=x.encoding if keeps else None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -296,7 +300,8 @@ class MaxPool(Op):
         spatial = window_shape(x.shape, self.kernel, self.stride, self.padding, (1,) * len(self.kernel))
         if any(p >= k for pair, k in zip(self.padding, self.kernel, strict=True) for p in pair):
             raise QfxError(f"max_pool: padding {self.padding} must be smaller than the kernel {self.kernel}")
-        return Tensor((x.channels, *spatial), x.format, x.low, x.high)
+        encoding = x.encoding if x.encoding is None or x.encoding.has_point else None
+        return Tensor((x.channels, *spatial), x.format, x.low, x.high, encoding)
 
 
 @dataclass(frozen=True, eq=False)
@@ -505,6 +510,26 @@ def check_codes(name: str, codes: np.ndarray, fmt: FixedPoint) -> None:
         )
 
 
+def check_members(name: str, codes: np.ndarray, fmt: FixedPoint, encoding: Format | None) -> None:
+    """Refuse constants that are not numbers of the encoding that they are said to have."""
+    if encoding is None:
+        return
+    values = integers(codes)
+    if encoding.has_point:
+        rows = codes.shape[0]
+        pairs = zip(encoding.fracs(rows), fmt.fracs(rows), strict=True)
+        shape = (-1, *(1,) * (codes.ndim - 1))
+        shifts = integers([e - f for e, f in pairs]).reshape(shape)
+        up, down = np.maximum(shifts, 0), np.maximum(-shifts, 0)
+        if ((values >> down) << down != values).any():
+            raise QfxError(f"{name}: codes lie between the numbers of {encoding}")
+        values = (values << up) >> down
+    outside = ~encoding.members(values)
+    if outside.any():
+        place = tuple(int(i) for i in np.argwhere(outside)[0])
+        raise QfxError(f"{name}: the code {codes[place]} at {place} is not a number of {encoding}")
+
+
 def _weighted_result(op: Weighted, x: Tensor, shape: Shape, padded: bool) -> Tensor:
     weight, bias, fracs = weighted_integers(op, x)
     low, high = (np.minimum(x.low, 0), np.maximum(x.high, 0)) if padded else (x.low, x.high)
@@ -540,4 +565,7 @@ def _moved(x: Tensor, move) -> Tensor:  # type: ignore[no-untyped-def]
             )
         fmt = fmt.with_frac(one_or_many(tuple(int(f) for f in fracs[:, 0])))
     low, high = per_new_channel(x.low).min(axis=1), per_new_channel(x.high).max(axis=1)
-    return Tensor(tuple(int(s) for s in shape), fmt, integers(low), integers(high))
+    # One that tells channels apart would have to be taken apart.
+    whole = x.encoding is not None and x.encoding.has_point and not x.encoding.per_channel
+    encoding = x.encoding if whole else None
+    return Tensor(tuple(int(s) for s in shape), fmt, integers(low), integers(high), encoding)

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from qfx.formats.rounding import cast_codes
 from qfx.graph import ops
 from qfx.graph.graph import Graph, Node
 from qfx.graph.tensor import Tensor
@@ -26,7 +25,7 @@ def trace_reference(graph: Graph, x: np.ndarray) -> dict[str, np.ndarray]:
     values: dict[str, np.ndarray] = {}
     for node in graph.nodes:
         if isinstance(node.op, ops.Input):
-            values[node.name] = node.op.format.encode(np.asarray(x), axis=1).astype(object)
+            values[node.name] = node.op.format.integers(np.asarray(x), axis=1).astype(object)
         else:
             values[node.name] = evaluate(node, graph.operands(node), [values[i] for i in node.inputs])
     return values
@@ -42,9 +41,7 @@ def evaluate(node: Node, operands: Sequence[Tensor], codes: Sequence[np.ndarray]
     """
     op, x, c = node.op, operands[0], codes[0]
     if isinstance(op, ops.Cast):
-        fmt, shifts = op.format, ops.cast_shifts(x, op.format)
-        shift = shifts[0] if len(set(shifts)) == 1 else _channels(np.asarray(shifts), c)
-        return cast_codes(c, shift, fmt.width, fmt.signed, fmt.rounding, fmt.overflow)
+        return op.format.cast_integers(c, x.fracs)
     if isinstance(op, ops.Weighted):
         weight, bias, _ = ops.weighted_integers(op, x)
         result = _conv(op, weight, c, node.tensor.shape) if isinstance(op, ops.Conv) else _linear(weight, c)

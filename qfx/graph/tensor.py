@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from qfx.errors import QfxError
+from qfx.formats.base import Format
 from qfx.formats.fixed import FixedPoint, smallest_format
 
 Shape = tuple[int, ...]
@@ -21,12 +22,16 @@ class Tensor:
         format: width, signedness and binary point(s) of the codes.
         low, high: per channel, the smallest and largest code that can occur; ``object`` arrays of Python
             integers, shape ``(channels,)``.
+        encoding: the number format that every code obeys besides lying in its interval (a code times
+            ``2**-frac`` is one of its numbers); ``None`` for plain integers. Hardware may store and move
+            the fewer bits of the encoding.
     """
 
     shape: Shape
     format: FixedPoint
     low: np.ndarray
     high: np.ndarray
+    encoding: Format | None = None
 
     @property
     def channels(self) -> int:
@@ -59,14 +64,18 @@ def exact_tensor(shape: Shape, fracs: tuple[int, ...] | int, low: np.ndarray, hi
     return Tensor(shape, smallest_format(int(low.min()), int(high.max()), frac), low, high)
 
 
-def full_range(shape: Shape, fmt: FixedPoint) -> Tensor:
-    """A tensor that can hold any code of its format."""
+def full_range(shape: Shape, fmt: Format) -> Tensor:
+    """A tensor that can hold any number of a format."""
     if not shape or any(not isinstance(s, int) or s < 1 for s in shape) or len(shape) > 3:
         raise QfxError(
             f"shape {shape}: supported are (features,), (channels, length) and (channels, "
             "height, width), all at least 1"
         )
-    return Tensor(shape, fmt, integers([fmt.code_min] * shape[0]), integers([fmt.code_max] * shape[0]))
+    fracs = fmt.fracs(shape[0])
+    low, high = (integers([bound] * shape[0]) for bound in (fmt.integer_min, fmt.integer_max))
+    if isinstance(fmt, FixedPoint):
+        return Tensor(shape, fmt, low, high)
+    return replace(exact_tensor(shape, fracs, low, high), encoding=fmt)
 
 
 def integers(values: object) -> np.ndarray:

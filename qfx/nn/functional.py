@@ -7,38 +7,12 @@ from typing import Any
 
 import torch
 
-from qfx.exact import round_
-from qfx.formats.fixed import FixedPoint
-from qfx.formats.rounding import overflow_codes
+from qfx.formats.base import Format
 
 LN2 = math.log(2.0)
 
 
-def overflow_(rounded: torch.Tensor, scaled: torch.Tensor | None, fmt: FixedPoint) -> torch.Tensor:
-    """Bring rounded codes into the range of a format, in place where that is possible.
-
-    ``scaled`` holds the codes before rounding; only ``WRAP_SM`` needs it. Exact while the codes of the format
-    fit the mantissa.
-    """
-    if fmt.overflow in ("SAT", "SAT_SYM"):
-        return rounded.clamp_(fmt.code_min, fmt.code_max)
-    outside = (rounded < fmt.code_min) | (rounded > fmt.code_max)
-    if fmt.overflow == "SAT_ZERO":
-        return rounded.masked_fill_(outside, 0.0)
-    # A remainder by a power of two is exact at any size, and keeps the bits that wrapping looks at.
-    # Infinities become 0.
-    modulus = 2.0 ** (fmt.width + 1)
-    low = _low_bits(rounded, modulus)
-    floor = low if scaled is None else _low_bits(scaled.floor(), modulus)
-    wrapped = overflow_codes(low, floor, fmt.width, fmt.signed, fmt.overflow, outside)
-    return torch.where(outside, wrapped.to(rounded.dtype), rounded)
-
-
-def _low_bits(codes: torch.Tensor, modulus: float) -> torch.Tensor:
-    return torch.fmod(codes, modulus).nan_to_num_(0.0).to(torch.int64)
-
-
-def cast(x: torch.Tensor, scale: float | torch.Tensor, fmt: FixedPoint) -> torch.Tensor:
+def cast(x: torch.Tensor, scale: float | torch.Tensor, fmt: Format) -> torch.Tensor:
     """The values of ``fmt`` that ``x`` is cast to, in the dtype of ``x``; no gradient.
 
     Args:
@@ -46,9 +20,7 @@ def cast(x: torch.Tensor, scale: float | torch.Tensor, fmt: FixedPoint) -> torch
         scale: ``2**frac``, a number or a tensor that broadcasts against ``x``; overrides the binary point of
             ``fmt``.
     """
-    codes = x * scale
-    scaled = codes.clone() if fmt.overflow == "WRAP_SM" else None
-    codes = overflow_(round_(codes, fmt.rounding), scaled, fmt)
+    codes = fmt.round_scaled(x * scale)
     return codes.div_(scale) if isinstance(scale, torch.Tensor) else codes.mul_(1.0 / scale)
 
 
@@ -65,7 +37,7 @@ class FakeQuantize(torch.autograd.Function):
         x: torch.Tensor,
         point: torch.Tensor,
         scale: float | torch.Tensor,
-        fmt: FixedPoint,
+        fmt: Format,
         gain: float | torch.Tensor,
     ) -> torch.Tensor:
         y = cast(x, scale, fmt)

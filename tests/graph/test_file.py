@@ -109,7 +109,7 @@ def _format(index, name, **changes):
 
 
 ALTERED = {
-    "newer version": (lambda d, m: d.update(version=2), "version 2"),
+    "newer version": (lambda d, m: d.update(version=3), "version 3"),
     "version as text": (lambda d, m: d.update(version="1"), "version '1'"),
     "another format": (lambda d, m: d.update(format="onnx"), "not a graph file"),
     "extra entry": (lambda d, m: d.update(code="import os"), "expected the entries"),
