@@ -170,7 +170,7 @@ class Project:
         if shape[1:] != inp.shape or not shape:
             expected = ", ".join(map(str, inp.shape))
             raise QfxError(f"hls: input has shape {shape}, expected (samples, {expected})")
-        codes = _to_numpy(inp.format.encode(x, axis=1))
+        codes = self.graph.input_node.op.format.integers(_to_numpy(x), axis=1)
         return _channels_last(codes), np.zeros((len(codes), out.size), dtype=np.int64)
 
     # -- synthesis -----------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from qfx.errors import QfxError
+from qfx.errors import QfxError, UnsupportedError
 from qfx.formats.rounding import OVERFLOW, ROUNDING
 from qfx.graph import Graph, Node, Tensor
 from qfx.graph import ops as op
@@ -174,7 +174,11 @@ class _Lowering:
     # -- operators -------------------------------------------------------------------------------------------
 
     def cast(self, node: Node) -> Value:
-        x, fmt = self.operand(node), _operator(node, op.Cast).format
+        x = self.operand(node)
+        try:
+            fmt = op.fixed_point_format(_operator(node, op.Cast))
+        except UnsupportedError as error:
+            raise UnsupportedError(f"{node.where}: {error}") from error
         source = self.graph[node.inputs[0]].tensor
         shifts = cast_shifts(source, fmt)
         out = self.like(x, node)

@@ -153,7 +153,7 @@ def encode_input(graph: Any, x: Any) -> np.ndarray:
             f"sim: input of shape {values.shape}, "
             f"expected (samples, {', '.join(map(str, op.shape))}) with at least one sample"
         )
-    return np.asarray(op.format.encode(values, axis=1), dtype=np.int64)
+    return np.asarray(op.format.integers(values, axis=1), dtype=np.int64)
 
 
 def _run(

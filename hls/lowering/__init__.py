@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from qfx.errors import UnsupportedError
+from qfx.formats.fixed import FixedPoint
 from qfx.graph import ops
 from qfx.graph.graph import Graph, Node
 from qfx.hls.layers import LayerSpec
@@ -60,6 +61,8 @@ def lower(graph: Graph, io: str) -> list[LayerSpec]:
             continue
         cast = _following_cast(graph, node)
         try:
+            if isinstance(node.op, ops.Cast):
+                ops.fixed_point_format(node.op)
             _LOWERINGS[node.op.kind](design, node, cast)
         except UnsupportedError as error:
             problems.append(f"{node.where}: {error}")
@@ -78,4 +81,6 @@ def _following_cast(graph: Graph, node: Node) -> Node | None:
     if isinstance(node.op, _NEVER_FUSED) or node.name == graph.output:
         return None
     consumers = graph.consumers(node.name)
-    return consumers[0] if len(consumers) == 1 and isinstance(consumers[0].op, ops.Cast) else None
+    if len(consumers) != 1 or not isinstance(consumers[0].op, ops.Cast):
+        return None
+    return consumers[0] if isinstance(consumers[0].op.format, FixedPoint) else None

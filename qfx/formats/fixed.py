@@ -232,7 +232,9 @@ class FixedPoint(Format):
         y = self._quantize_numpy(x, axis)
         return y.astype(x.dtype) if self._fits(str(x.dtype)) else y
 
-    def __str__(self) -> str:
+    @property
+    def short(self) -> str:
+        """The type without its modes: ``ap_fixed<8,3>``."""
         if self.frac is None:
             where = "?"
         elif isinstance(self.frac, tuple):
@@ -240,7 +242,10 @@ class FixedPoint(Format):
             where = f"{self.width - high}..{self.width - low}"
         else:
             where = str(self.width - self.frac)
-        return f"ap_{'' if self.signed else 'u'}fixed<{self.width},{where},{self.rounding},{self.overflow}>"
+        return f"ap_{'' if self.signed else 'u'}fixed<{self.width},{where}>"
+
+    def __str__(self) -> str:
+        return f"{self.short[:-1]},{self.rounding},{self.overflow}>"
 
     # -- helpers -----------------------------------------------------------------------------------------
 

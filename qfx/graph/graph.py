@@ -120,7 +120,10 @@ class Graph:
         rows = [("node", "operator", "module", "shape", "format", "range of codes", "weights")]
         for node in self.nodes:
             t = node.tensor
-            weights = str(node.op.weight.size) if isinstance(node.op, Weighted) else ""
+            weights = ""
+            if isinstance(node.op, Weighted):
+                weights = f"{node.op.weight.size} {node.op.weight_encoding or node.op.weight_format.short}"
+            shown = str(t.format) if t.encoding is None else f"{t.encoding} in {t.format.short}"
             shape = "x".join(str(s) for s in t.shape)
             rows.append(
                 (
@@ -128,7 +131,7 @@ class Graph:
                     node.op.kind,
                     node.path,
                     shape,
-                    str(t.format),
+                    shown,
                     f"{t.low.min()}..{t.high.max()}",
                     weights,
                 )

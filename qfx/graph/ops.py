@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from qfx.errors import QfxError
+from qfx.errors import QfxError, UnsupportedError
 from qfx.formats.base import Format
 from qfx.formats.fixed import FixedPoint
 from qfx.graph.tensor import Shape, Tensor, exact_tensor, full_range, integers, one_or_many
@@ -389,6 +389,20 @@ OPS: dict[str, type[Op]] = {
 def cast_shifts(x: Tensor, fmt: FixedPoint) -> tuple[int, ...]:
     """Per channel: bits that a cast of ``x`` to ``fmt`` drops (positive) or appends (negative)."""
     return tuple(p - f for p, f in zip(x.fracs, fmt.fracs(x.channels), strict=True))
+
+
+def fixed_point_format(op: Cast) -> FixedPoint:
+    """The format of a cast, for backends that can cast to fixed point only.
+
+    Raises:
+        UnsupportedError: it is another one.
+    """
+    if not isinstance(op.format, FixedPoint):
+        raise UnsupportedError(
+            f"a cast of activations to {op.format} has no hardware here yet; supported: FixedPoint. Use a "
+            "fixed-point activation format (weights may have any format), or the interpreter: graph.run(x)"
+        )
+    return op.format
 
 
 def to_frac(x: Tensor, frac: int) -> np.ndarray:
