@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from qfx.formats.minifloat import Minifloat
     from qfx.graph import Graph
     from qfx.graph.file import load
+    from qfx.interop.brevitas import from_brevitas
     from qfx.learn import Config, calibrate, freeze, freeze_points, parameter_groups, prepare, quantizers
     from qfx.verification import verify
 
@@ -27,6 +28,7 @@ _PUBLIC = {
     "Graph": "qfx.graph",
     "load": "qfx.graph.file",
     "Config": "qfx.learn",
+    "from_brevitas": "qfx.interop.brevitas",
     "prepare": "qfx.learn",
     "calibrate": "qfx.learn",
     "freeze": "qfx.learn",
@@ -56,6 +58,7 @@ __all__ = [
     "cost",
     "freeze",
     "freeze_points",
+    "from_brevitas",
     "hls",
     "load",
     "nn",
