@@ -11,9 +11,9 @@ from qfx.errors import QfxError
 from qfx.learn.model import QuantizedModel, naming
 from qfx.nn.affine import QuantAffine
 from qfx.nn.bound import Bound
-from qfx.nn.observer import Observer, best_frac
+from qfx.nn.observer import Observer, best_frac, default_frac
 from qfx.nn.quantizer import Quantizer
-from qfx.nn.weighted import QuantWeighted
+from qfx.nn.weighted import QuantWeighted, place, sizes
 
 # A progress bar appears when the work takes longer than this.
 _PATIENCE_SECONDS = 2.0
@@ -66,9 +66,7 @@ def _reach(q: QuantizedModel, index: int) -> int | None:
         if index not in step.inputs:
             continue
         if isinstance(module, Quantizer):
-            fmt = module.format
-            fracs = fmt.frac if isinstance(fmt.frac, tuple) else (fmt.frac,)
-            return fmt.width - fmt.signed - min(f for f in fracs if f is not None)
+            return module.integer_bits
         if len(step.inputs) > 1 or isinstance(module, QuantWeighted | QuantAffine):
             return None
         index = q._qfx_steps.index(step)
@@ -88,7 +86,8 @@ def _observe(q: QuantizedModel, batches: Iterable[Any], progress: bool) -> None:
         for quantizer in everything:
             quantizer.bypass = True
         for quantizer in watched.values():
-            quantizer.observer = None if quantizer.frozen else Observer(quantizer.channels)
+            idle = quantizer.frozen and not quantizer.gaps
+            quantizer.observer = None if idle else Observer(quantizer.channels)
         for batch in _shown(batches, progress):
             x = batch[0] if isinstance(batch, list | tuple) and batch else batch
             if not isinstance(x, torch.Tensor):
@@ -119,12 +118,14 @@ def _place(quantizer: Quantizer, samples: torch.Tensor, where: str) -> None:
             f"calibrate: {where} holds NaN or infinity; the model does not compute finite numbers from this "
             "data"
         )
+    if quantizer.frozen:
+        quantizer.saw(sizes(samples))
+        return
     fracs = [best_frac(quantizer.fmt, row) for row in samples]
     # A channel that is always 0 follows the others.
     known = [f for f in fracs if f is not None]
-    default = min(known) if known else quantizer.fmt.width - 1
-    chosen = [default if f is None else f for f in fracs]
-    quantizer.set(chosen[0] if quantizer.channels == 1 else chosen)
+    default = min(known) if known else default_frac(quantizer.fmt)
+    place(quantizer, [default if f is None else f for f in fracs], samples)
 
 
 def _shown(batches: Iterable[Any], progress: bool) -> Iterable[Any]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import Any
 
 from qfx.errors import QfxError
+from qfx.formats.base import Format
 from qfx.formats.fixed import FixedPoint
 
 _FORMATS = ("weight", "activation", "input", "bias", "scale", "output")
@@ -17,19 +18,21 @@ _LOCAL = ("weight", "activation", "bias", "scale", "per_channel")
 
 @dataclass(frozen=True)
 class Config:
-    """Formats for :func:`qfx.prepare`. A format gives family, width, signedness and modes; ``frac=None``
-    means calibrated from data and then learned, an explicit ``frac`` is frozen there.
+    """Formats for :func:`qfx.prepare`. A format gives family, width, signedness and modes; ``frac=None`` (a
+    minifloat without ``bias``) means calibrated from data and then learned, an explicit one is frozen there.
 
     Args:
-        weight: of Linear and Conv.
-        activation: of every intermediate result, cast after the fused activation function.
-        input: of the network's input; the activation format, at least 8 bits wide, when not given. Freeze it
+        weight: of Linear and Conv; any format.
+        activation: of every intermediate result, cast after the fused activation function; any format.
+        input: of the network's input; any format but a block format. When not given it is the activation
+            format, at least 8 bits wide, if that is fixed point, and ``FixedPoint(8)`` otherwise. Freeze it
             (explicit ``frac``) for speed: a learned one makes training compute the gradient of the input.
-        bias: of biases and of the offsets of ``affine``; 16 bits when not given.
-        scale: of the multipliers of a kept BatchNorm and of arithmetic with constants; 8 bits when not given.
-        output: of the network's result. When not given it is the activation format, widened to at least 8
-            bits if that one has no explicit ``frac``. ``"exact"``: no cast, the last operator's accumulator
-            is the result.
+        bias: of biases and of the offsets of ``affine``; fixed point, 16 bits when not given.
+        scale: of the multipliers of a kept BatchNorm and of arithmetic with constants; any format but a block
+            format, ``FixedPoint(8)`` when not given.
+        output: of the network's result; any format. When not given it is the activation format, widened to at
+            least 8 bits if that one has no explicit ``frac``, if that is fixed point, and ``FixedPoint(8)``
+            otherwise. ``"exact"``: no cast, the last operator's accumulator is the result.
         overrides: ``{glob on module path: {key: value}}`` with the keys ``weight``, ``activation``, ``bias``,
             ``scale`` and ``per_channel``. ``activation`` applies to the cast behind the module (or behind the
             activation function fused to it). A later entry wins. Formats given here are used as they stand,
@@ -38,19 +41,19 @@ class Config:
         batch_norm: ``"fold"`` (into the Linear or Conv before it, with the running statistics) or ``"keep"``
             (fixed-point multiply and add). A BatchNorm that has nothing to fold into is kept.
         unsigned: make the activation format unsigned where the result cannot be negative (after ReLU, ReLU6,
-            ...): one bit more of resolution. Formats from ``overrides``, and formats with ``WRAP_SM`` (signed
-            only), stay as they are.
+            ...): one bit more of resolution in fixed point; a minifloat or a K-hot number without sign bit,
+            one bit narrower, otherwise (:func:`without_sign`). Formats from ``overrides`` stay as they are.
 
     Raises:
         QfxError: a value of the wrong kind, an unknown key.
     """
 
-    weight: FixedPoint = FixedPoint(8)
-    activation: FixedPoint = FixedPoint(8)
-    input: FixedPoint | None = None
+    weight: Format = FixedPoint(8)
+    activation: Format = FixedPoint(8)
+    input: Format | None = None
     bias: FixedPoint | None = None
-    scale: FixedPoint | None = None
-    output: FixedPoint | str | None = None
+    scale: Format | None = None
+    output: Format | str | None = None
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     per_channel: bool = False
     batch_norm: str = "fold"
@@ -63,7 +66,7 @@ class Config:
                 continue
             if name == "output" and value == "exact":
                 continue
-            _check_format(f"Config: {name}", value)
+            _check_format(f"Config: {name}", name, value)
         if self.batch_norm not in ("fold", "keep"):
             raise QfxError(f'Config: batch_norm must be "fold" or "keep", found {self.batch_norm!r}')
         if not isinstance(self.overrides, Mapping):
@@ -89,7 +92,7 @@ class Config:
                             f"{value!r}"
                         )
                 else:
-                    _check_format(f"Config: overrides[{glob!r}][{key!r}]", value)
+                    _check_format(f"Config: overrides[{glob!r}][{key!r}]", key, value)
         # Frozen means frozen: a later change of the caller's dictionary must not reach in here.
         copied = {glob: MappingProxyType(dict(entries)) for glob, entries in self.overrides.items()}
         object.__setattr__(self, "overrides", MappingProxyType(copied))
@@ -100,16 +103,16 @@ class Config:
         return _rebuild, (plain,)
 
     @property
-    def input_format(self) -> FixedPoint:
+    def input_format(self) -> Format:
         """The format of the network's input."""
-        return self.input if self.input is not None else _at_least(self.activation, 8)
+        return self.input if self.input is not None else _outside(self.activation)
 
     @property
-    def output_format(self) -> FixedPoint | None:
+    def output_format(self) -> Format | None:
         """The format of the network's result; ``None`` for the exact accumulator."""
         if isinstance(self.output, str):
             return None
-        return self.output if self.output is not None else _at_least(self.activation, 8)
+        return self.output if self.output is not None else _outside(self.activation)
 
     @property
     def bias_format(self) -> FixedPoint:
@@ -117,7 +120,7 @@ class Config:
         return self.bias if self.bias is not None else FixedPoint(16)
 
     @property
-    def scale_format(self) -> FixedPoint:
+    def scale_format(self) -> Format:
         """The format of multipliers."""
         return self.scale if self.scale is not None else FixedPoint(8)
 
@@ -152,10 +155,48 @@ def _rebuild(plain: dict[str, Any]) -> Config:
     return Config(**plain)
 
 
-def _check_format(where: str, value: Any) -> None:
-    if not isinstance(value, FixedPoint):
-        raise QfxError(f"{where} must be a qfx.FixedPoint, found {value!r}")
+def without_sign(fmt: Format) -> Format:
+    """The format for numbers that are never negative.
+
+    A fixed-point format keeps its width, and the sign bit doubles the resolution. A format with gaps keeps
+    its exponent and mantissa bits, or its digits, and is one bit narrower. What stays as it is: OCP
+    minifloats (``specials`` other than ``none``), whose layout is a standard, ``WRAP_SM``, which exists for
+    signed formats only, and formats whose sign cannot be taken away (binary, block).
+    """
+    if isinstance(fmt, FixedPoint):
+        return fmt if fmt.overflow == "WRAP_SM" else replace(fmt, signed=False)
+    if getattr(fmt, "specials", "none") != "none" or not _has_sign_field(fmt):
+        return fmt
+    positive: Format = replace(fmt, signed=False)  # type: ignore[type-var]
+    return positive.with_frac(None) if fmt.learned else positive
 
 
-def _at_least(fmt: FixedPoint, width: int) -> FixedPoint:
-    return fmt if fmt.frac is not None or fmt.width >= width else replace(fmt, width=width)
+def _has_sign_field(fmt: Format) -> bool:
+    return is_dataclass(fmt) and any(f.name == "signed" and f.init for f in fields(fmt))
+
+
+def _check_format(where: str, key: str, value: Any) -> None:
+    if not isinstance(value, Format):
+        raise QfxError(f"{where} must be a number format like qfx.FixedPoint, found {value!r}")
+    if key == "bias" and not isinstance(value, FixedPoint):
+        raise QfxError(
+            f"{where} must be a qfx.FixedPoint, found {value}: biases and offsets are added to the exact sum "
+            "of products, on its grid"
+        )
+    if key in ("input", "scale") and not value.has_point:
+        raise QfxError(
+            f"{where}: {value} takes its scale from the data, and this is "
+            + ("no tensor of the network yet" if key == "input" else "one number per channel")
+            + "; use a fixed-point format or a minifloat"
+        )
+    if getattr(value, "overflow", "SAT") == "INF":
+        raise QfxError(
+            f'{where}: {value} casts to infinity, which has no integer to compute with; use overflow="SAT"'
+        )
+
+
+def _outside(fmt: Format) -> Format:
+    """The format of input and output when only that of activations is given."""
+    if not isinstance(fmt, FixedPoint):
+        return FixedPoint(8)
+    return fmt if fmt.frac is not None or fmt.width >= 8 else replace(fmt, width=8)

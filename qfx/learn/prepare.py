@@ -12,13 +12,15 @@ import torch.fx
 from torch import nn
 
 from qfx.errors import QfxError, UnsupportedError
+from qfx.formats.base import Format
 from qfx.formats.fixed import FixedPoint
-from qfx.learn.config import Config
+from qfx.learn.config import Config, without_sign
 from qfx.learn.fold import fold_batch_norms
 from qfx.learn.model import QuantizedModel, Step
 from qfx.learn.operations import Operation, read
 from qfx.learn.trace import Traced, trace
 from qfx.nn.affine import QuantAffine, QuantBatchNorm
+from qfx.nn.constant import significant_bits
 from qfx.nn.elementwise import QuantBinary, QuantClip, QuantConcat, QuantLeakyReLU, QuantReLU
 from qfx.nn.module import Again, QuantModule
 from qfx.nn.pool import QuantAvgPool, QuantMaxPool
@@ -115,8 +117,7 @@ class _Builder:
             raise UnsupportedError(
                 f"prepare: the input has shape {shape} without the batch; 1 to 3 axes are supported"
             )
-        if isinstance(fmt.frac, tuple) and len(fmt.frac) != shape[0]:
-            raise QfxError(f"Config: input has {len(fmt.frac)} binary points for {shape[0]} channels")
+        _check_channels("Config: input", fmt, shape[0])
         step = self._append(InputQuantizer(fmt, shape), "input", (), "input")
         self.values[self.traced.inputs] = _Value(step, False, not fmt.signed, ("input",))
         for operation in self.operations:
@@ -180,18 +181,13 @@ class _Builder:
             return o.kind in ("linear", "conv")
         return user.kind in _MOVES and self._absorbed(user)
 
-    def _cast(self, node: torch.fx.Node, value: _Value, fmt: FixedPoint, literal: bool) -> None:
+    def _cast(self, node: torch.fx.Node, value: _Value, fmt: Format, literal: bool) -> None:
         override = self.config.override("activation", value.paths)
         if override is not None:
             fmt, literal = override, True
-        if not literal and value.nonnegative and self.config.unsigned and fmt.overflow != "WRAP_SM":
-            fmt = replace(fmt, signed=False)
-        channels = self.traced.sizes[node][0]
-        if isinstance(fmt.frac, tuple) and len(fmt.frac) != channels:
-            raise QfxError(
-                f"{value.paths[-1]}: the activation format has {len(fmt.frac)} binary points for {channels} "
-                "channels"
-            )
+        if not literal and value.nonnegative and self.config.unsigned:
+            fmt = without_sign(fmt)
+        _check_channels(f"{value.paths[-1]}: the activation format", fmt, self.traced.sizes[node][0])
         target = self.steps[value.step].target
         path = self.steps[value.step].path
         step = self._append(Quantizer(fmt, axis=1), f"{target}.output", (value.step,), path)
@@ -203,9 +199,14 @@ class _Builder:
 
     # -- modules ---------------------------------------------------------------------------------------------
 
-    def _format(self, key: str, o: Operation, default: FixedPoint) -> FixedPoint:
+    def _format(self, key: str, o: Operation, default: Format) -> Format:
         found = self.config.override(key, (o.path, *o.extra))
         return default if found is None else found
+
+    def _bias_format(self, o: Operation) -> FixedPoint:
+        fmt = self._format("bias", o, self.config.bias_format)
+        assert isinstance(fmt, FixedPoint)  # Config refuses others
+        return fmt
 
     def _module(self, o: Operation) -> QuantModule:
         c, a = self.config, o.attributes
@@ -215,7 +216,7 @@ class _Builder:
             scale = self._format(
                 "weight" if o.kind == "norm" else "scale", o, self._format("scale", o, c.scale_format)
             )
-            offset = self._format("bias", o, c.bias_format)
+            offset = self._bias_format(o)
             if o.kind == "norm":
                 return self._once(o, QuantBatchNorm(a["module"], scale, offset), a["module"].running_mean)
             if o.kind == "affine":
@@ -225,7 +226,7 @@ class _Builder:
                     offset = FixedPoint(1, 0)
                 return QuantAffine(a["scale"], a["offset"], scale, offset)
             if o.kind == "avg_pool":
-                bits = self._format("activation", o, c.activation).width + 4
+                bits = significant_bits(self._format("activation", o, c.activation)) + 4
                 return QuantAvgPool(a["kernel"], a["stride"], a["padding"], bits, a.get("mean", True))
             if o.kind in ("add", "sub", "mul"):
                 return QuantBinary(o.kind)
@@ -243,7 +244,7 @@ class _Builder:
         per_channel = c.per_channel if per_channel is None else per_channel
         arguments = (
             a.pop("weight"), a.pop("bias"),
-            self._format("weight", o, c.weight), self._format("bias", o, c.bias_format), per_channel,
+            self._format("weight", o, c.weight), self._bias_format(o), per_channel,
         )  # fmt: skip
         make: Any = QuantLinear if o.kind == "linear" else QuantConv
         return self._once(o, make(*arguments, **a), arguments[0])
@@ -256,6 +257,14 @@ class _Builder:
             return Again(self._shared[known])
         self._shared[known] = module
         return module
+
+
+def _check_channels(where: str, fmt: Format, channels: int) -> None:
+    if not fmt.has_point or fmt.learned or not fmt.per_channel:
+        return
+    frac = fmt._frac()
+    if isinstance(frac, tuple) and len(frac) != channels:
+        raise QfxError(f"{where} has {len(frac)} binary points for {channels} channels")
 
 
 def place(root: nn.Module, path: str, module: nn.Module) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from qfx.errors import QfxError
+from qfx.formats.base import Format
 from qfx.formats.fixed import FixedPoint
 from qfx.graph import ops
 from qfx.graph.graph import GraphBuilder
@@ -31,7 +32,7 @@ class QuantAffine(QuantModule):
     offset: torch.Tensor
 
     def __init__(
-        self, scale: torch.Tensor, offset: torch.Tensor, scale_format: FixedPoint, offset_format: FixedPoint
+        self, scale: torch.Tensor, offset: torch.Tensor, scale_format: Format, offset_format: FixedPoint
     ) -> None:
         super().__init__()
         for name, values in (("scale", scale), ("offset", offset)):
@@ -76,9 +77,15 @@ class QuantAffine(QuantModule):
     @torch.no_grad()
     def calibrate_bias(self, x: Bound, reach: int | None) -> None:
         """Put the offset's binary point where the squared error is smallest, within the limits of a bias."""
-        scale_frac = self.scale_quantizer.format.frac
-        assert isinstance(scale_frac, int)
-        calibrate_constant(self.offset_quantizer, self.terms()[1], [scale_frac + int(x.fracs.min())], reach)
+        limit = int(self._scale_fracs().min() + x.fracs.min())
+        calibrate_constant(self.offset_quantizer, self.terms()[1], [limit], reach)
+
+    def _scale_fracs(self) -> np.ndarray:
+        """The binary points of the scale codes, int64, one or one per channel."""
+        quantizer, scale = self.scale_quantizer, self.terms()[0]
+        plain = isinstance(quantizer.fmt, FixedPoint)
+        fmt = quantizer.format if plain else quantizer.constant(scale).format
+        return np.asarray(fmt.fracs(scale.shape[0] if fmt.per_channel else 1), dtype=np.int64)
 
     def forward(self, x: torch.Tensor, exact: Exact | None = None) -> torch.Tensor:  # type: ignore[override]
         scale, offset = self.quantized(exact)
@@ -90,16 +97,18 @@ class QuantAffine(QuantModule):
         n = x.shape[0]
         with torch.no_grad():
             scale, offset = (t.double().abs().cpu().numpy() for t in self.quantized(Exact(torch.float64)))
-        product = x.fracs + np.asarray(self.scale_quantizer.format.fracs(1))
+        product = x.fracs + self._scale_fracs()
         fracs = np.maximum(product, self.offset_quantizer.format.fracs(1)[0])
         total = np.ldexp(x.magnitude, -x.fracs) * np.broadcast_to(scale, (n,)) + np.broadcast_to(offset, (n,))
         return Bound(x.shape, fracs, np.ldexp(total, fracs))
 
     def emit(self, builder: GraphBuilder, inputs: tuple[str, ...], path: str) -> str:
         scale, offset = self.terms()
+        factor = self.scale_quantizer.constant(scale)
         op = ops.Affine(
-            self.scale_quantizer.encode(scale), self.scale_quantizer.format,
+            factor.codes, factor.format,
             self.offset_quantizer.encode(offset), self.offset_quantizer.format,
+            scale_encoding=factor.encoding,
         )  # fmt: skip
         return builder.add(op, inputs, path)
 
@@ -119,7 +128,7 @@ class QuantBatchNorm(QuantAffine):
     def __init__(
         self,
         norm: torch.nn.BatchNorm1d | torch.nn.BatchNorm2d,
-        scale_format: FixedPoint,
+        scale_format: Format,
         offset_format: FixedPoint,
     ) -> None:
         QuantModule.__init__(self)

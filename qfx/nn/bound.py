@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 
 from qfx.errors import QfxError
 from qfx.exact import FLOAT32_BOUND, FLOAT64_BOUND
+from qfx.formats.base import Format
 from qfx.formats.fixed import FixedPoint
 
 # Bounds are computed in float64; this covers the rounding of the longest sums.
@@ -33,10 +35,24 @@ class Bound:
     magnitude: np.ndarray
 
     @staticmethod
-    def of_format(shape: tuple[int, ...], fmt: FixedPoint) -> Bound:
-        """A tensor that can hold any code of a format."""
+    def of_format(shape: tuple[int, ...], fmt: Format) -> Bound:
+        """A tensor that can hold any number of a format."""
         fracs = np.asarray(fmt.fracs(shape[0]), dtype=np.int64)
-        return Bound(shape, fracs, np.full(shape[0], float(max(-fmt.code_min, fmt.code_max))))
+        return Bound(shape, fracs, np.full(shape[0], float(max(-fmt.integer_min, fmt.integer_max))))
+
+    def cast(self, fmt: Format) -> Bound:
+        """After a cast to a format.
+
+        A format with gaps keeps numbers on the operand's grid where that is coarser, and rounds none beyond
+        what the operand's largest becomes: wide formats stay as narrow as the sums that they are cast from.
+        """
+        if isinstance(fmt, FixedPoint):
+            return Bound.of_format(self.shape, fmt)
+        points = tuple(int(f) for f in self.fracs)
+        largest = np.array([math.ceil(m * _MARGIN) for m in self.magnitude.tolist()], dtype=object)
+        low, high = fmt.cast_interval(-largest, largest, points)
+        ends = np.maximum(np.abs(low), np.abs(high)).astype(np.float64)
+        return Bound(self.shape, np.asarray(fmt.result_points(points), dtype=np.int64), ends)
 
     def scaled(self, fracs: np.ndarray) -> np.ndarray:
         """The magnitudes as codes with other, larger binary points."""

@@ -50,7 +50,8 @@ class FakeQuantize(torch.autograd.Function):
         (grad,) = grads
         x, y = ctx.saved_tensors
         step = 1.0 / ctx.scale
-        low, high = (ctx.fmt.code_min - 0.5) * step, (ctx.fmt.code_max + 0.5) * step
+        low, high = ctx.fmt.pass_range
+        low, high = low * step, high * step
         if isinstance(ctx.scale, torch.Tensor):
             grad_x = torch.where((x > low) & (x < high), grad, 0.0)
         else:
@@ -58,13 +59,23 @@ class FakeQuantize(torch.autograd.Function):
         grad_point = None
         if ctx.needs_input_grad[1]:
             # dy/dfrac is ln2 * (x - y) inside the range and -ln2 * y outside, where grad_x is 0.
-            if ctx.shape.numel() == 1:
+            if math.isfinite(ctx.fmt.dense_below):
+                # Between numbers that lie further apart a move of the point by one changes nothing.
+                still = (grad_x != 0) & (x.abs() >= ctx.fmt.dense_below * step)
+                slope = torch.where(still, 0.0, grad_x * x - grad * y)
+                axes = _axes(ctx.scale) if ctx.shape.numel() > 1 else None
+                total = torch.sum(slope, dim=axes)
+            elif ctx.shape.numel() == 1:
                 total = _dot(grad_x, x) - _dot(grad, y)
             else:
-                axes = [axis for axis, size in enumerate(ctx.scale.shape) if size == 1]
-                total = torch.sum(grad_x * x - grad * y, dim=axes)
+                total = torch.sum(grad_x * x - grad * y, dim=_axes(ctx.scale))
             grad_point = (total * (LN2 * ctx.gain)).reshape(ctx.shape)
         return (grad_x if ctx.needs_input_grad[0] else None), grad_point, None, None, None
+
+
+def _axes(scale: torch.Tensor) -> list[int]:
+    """The axes that all share a binary point."""
+    return [axis for axis, size in enumerate(scale.shape) if size == 1]
 
 
 def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,8 @@ import math
 
 import torch
 
-from qfx.formats.fixed import FixedPoint
+from qfx.formats.base import Format
+from qfx.formats.fixed import MAX_WIDTH
 from qfx.nn.functional import cast
 
 #: Numbers that an observer keeps; beyond that a random sample of what it saw.
@@ -61,12 +62,14 @@ class Observer:
         return rows[:, picked.to(rows.device)]
 
 
-def best_frac(fmt: FixedPoint, samples: torch.Tensor, limit: int | None = None) -> int | None:
+def best_frac(fmt: Format, samples: torch.Tensor, limit: int | None = None) -> int | None:
     """The binary point with the smallest squared error over ``samples`` under the modes of ``fmt``; of equals
     the smallest.
 
     The search starts where the largest number still fits and goes on to positions that clip: a few outliers
-    may be worth less than one more bit for all others.
+    may be worth less than one more bit for all others. In a format with gaps many positions are almost
+    equally good, and of those the smallest keeps the sums of products narrow: one whose error is larger by a
+    thousandth counts as equal.
 
     Args:
         samples: float64, one dimension.
@@ -81,8 +84,11 @@ def best_frac(fmt: FixedPoint, samples: torch.Tensor, limit: int | None = None) 
     largest = float(samples.abs().max())
     if largest == 0.0:
         return None
-    fits = math.floor(math.log2(max(fmt.code_max, 1)) - math.log2(largest))
-    first, last = fits - 2, fits + min(fmt.width, 10) + 3
+    gaps = math.isfinite(fmt.dense_below)
+    span = max(0, fmt.integer_max.bit_length() - MAX_WIDTH)
+    lowest, highest = -200, 200 + span
+    fits = math.floor(math.log2(max(fmt.integer_max, 1)) - math.log2(largest))
+    first, last = fits - 2, fits + (13 if gaps else min(fmt.width, 10) + 3)
     if limit is not None:
         first, last = min(first, limit), min(last, limit)
 
@@ -90,12 +96,22 @@ def best_frac(fmt: FixedPoint, samples: torch.Tensor, limit: int | None = None) 
         difference = samples - cast(samples, 2.0**frac, fmt)
         return float(torch.dot(difference, difference))
 
-    errors = {frac: error(frac) for frac in range(max(first, -200), min(last, 200) + 1)}
+    errors = {frac: error(frac) for frac in range(max(first, lowest), min(last, highest) + 1)}
     if not errors:
         return None
     best = min(errors, key=lambda frac: (errors[frac], frac))
     # Numbers that a coarser grid holds as well are no reason for more fraction bits.
-    while best > -200 and error(best - 1) <= errors[best]:
+    enough = errors[best] * 1.001 if gaps else errors[best]
+    while best > lowest:
+        coarser = error(best - 1)
+        if coarser > enough:
+            break
         best -= 1
-        errors[best] = error(best)
+        enough = enough if gaps else coarser
     return best
+
+
+def default_frac(fmt: Format) -> int:
+    """A position for tensors that are all zero."""
+    frac = getattr(fmt, "frac", None)
+    return int(fmt.width - 1 if frac is None else frac)

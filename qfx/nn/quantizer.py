@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
 from qfx.errors import QfxError
+from qfx.formats.base import Format
 from qfx.formats.fixed import FixedPoint
 from qfx.graph import ops
 from qfx.graph.graph import GraphBuilder
 from qfx.nn.bound import Bound
+from qfx.nn.constant import Constant, constant, significant_bits
 from qfx.nn.functional import LN2, FakeQuantize, cast
 from qfx.nn.module import Exact, QuantModule
 from qfx.nn.observer import Observer
@@ -26,19 +29,25 @@ BITS_PER_UNIT = 8.0
 WIDE_LEVELS = 16.0
 #: Learned binary points stay in this range: 2**-frac and its neighbours are then normal float32 numbers.
 LEARNED_RANGE = 96
+#: Numbers with more bits than this, counted from the finest grid of their format, leave the exponent range of
+#: float32 somewhere: float64 computes them.
+FLOAT32_SPAN = 100
 
 
 class Quantizer(QuantModule):
-    """Casts a tensor to a fixed-point format whose binary point is learned, or frozen.
+    """Casts a tensor to a number format whose binary point is learned, or frozen.
 
     The binary point is ``round(start + 8 * shift)``: ``start`` (a buffer) is where calibration put it,
     ``shift`` (a parameter, 0 at first) is what training adds. Weight decay thus pulls towards the calibrated
     position. The gradient is derived in docs/learning.md; it is normalised by the size of the tensor and the
     range of the format, so that binary points and weights move at comparable relative speed under SGD.
 
+    Block formats take their scale from the data: there is nothing to calibrate or to learn, ``shift`` is
+    never trained, and the position is 0.
+
     Args:
-        fmt: width, signedness and modes. An explicit ``frac`` freezes the quantizer there; ``None`` means
-            calibrated, then learned.
+        fmt: family, width, signedness and modes. An explicit ``frac`` (a minifloat's ``bias``) freezes the
+            quantizer there; one left open is calibrated, then learned.
         channels: number of binary points; 1 for the whole tensor.
         axis: the channel axis of the tensors that are cast: 0 for weights, 1 for tensors with a batch axis.
 
@@ -51,18 +60,30 @@ class Quantizer(QuantModule):
     """
 
     start: torch.Tensor
+    #: Root mean square of what calibration saw; formats with gaps only. NaN: not known.
+    rms: torch.Tensor
 
-    def __init__(self, fmt: FixedPoint, channels: int = 1, axis: int = 0) -> None:
+    def __init__(self, fmt: Format, channels: int = 1, axis: int = 0) -> None:
         super().__init__()
-        frac = fmt.frac
+        frac: int | tuple[int, ...] | None = 0
+        if fmt.has_point:
+            frac = None if fmt.learned else fmt._frac()
+        else:
+            channels = 1
         if isinstance(frac, tuple):
             if channels not in (1, len(frac)):
                 raise QfxError(f"{fmt}: {len(frac)} binary points for {channels} channels")
             channels = len(frac)
-        self.fmt = fmt.with_frac(None)
+        self.fmt: Format = fmt.with_frac(None) if fmt.has_point else fmt
         self.axis = axis
         self.channels = channels
         self.frozen = frac is not None
+        #: Whether some integers in the range are no numbers of the format.
+        self.gaps = fmt.has_point and math.isfinite(fmt.dense_below)
+        bits = fmt.integer_max.bit_length() if fmt.has_point else 0
+        self._wide = bits > FLOAT32_SPAN
+        #: A learned binary point goes as far as this.
+        self.learned_range = (-LEARNED_RANGE, max(LEARNED_RANGE, bits + 34))
         #: Set by calibration: values pass uncast, and the observer sees them.
         self.bypass = False
         self.observer: Observer | None = None
@@ -70,6 +91,8 @@ class Quantizer(QuantModule):
         # NaN stands for "not calibrated yet": it travels with the state dict and cannot be mistaken for a
         # position.
         self.register_buffer("start", torch.full(shape, math.nan))
+        if self.gaps:
+            self.register_buffer("rms", torch.full(shape, math.nan))
         self.shift = torch.nn.Parameter(torch.zeros(shape), requires_grad=not self.frozen)
         if frac is not None:
             numbers = torch.as_tensor(frac, dtype=torch.float32).reshape(-1)
@@ -99,6 +122,20 @@ class Quantizer(QuantModule):
             return None
         return tuple(self._rounded(a + BITS_PER_UNIT * b) for a, b in zip(starts, shifts, strict=True))
 
+    @property
+    def integer_bits(self) -> int | None:
+        """Bits in front of the binary point that the largest number takes, sign apart; in a format with gaps,
+        whose range may go far beyond the data, that the numbers take which calibration saw. ``None`` when the
+        range depends on the data."""
+        if not self.fmt.has_point:
+            return None
+        fracs = np.atleast_1d(np.asarray(self._frac()))
+        bits = self.fmt.integer_max.bit_length() - int(fracs.min())
+        if self.gaps and bool(torch.isfinite(self.rms).any()):
+            seen = float(self.rms[torch.isfinite(self.rms)].max())
+            bits = min(bits, math.ceil(math.log2(3.0 * seen)) + 1)
+        return bits
+
     def _rounded(self, point: float) -> int:
         if not math.isfinite(point):
             raise QfxError(
@@ -106,24 +143,39 @@ class Quantizer(QuantModule):
                 "rate, or "
                 f"give binary points one of their own (qfx.parameter_groups)"
             )
-        return round(point) if self.frozen else max(-LEARNED_RANGE, min(LEARNED_RANGE, round(point)))
+        low, high = self.learned_range
+        return round(point) if self.frozen else max(low, min(high, round(point)))
 
     @property
-    def format(self) -> FixedPoint:
-        """The format of the forward pass, binary point included."""
-        return self.fmt.with_frac(self._frac())
+    def format(self) -> Any:
+        """The :class:`qfx.formats.Format` of the forward pass, binary point included."""
+        return self.fmt.with_frac(self._frac()) if self.fmt.has_point else self.fmt
 
     @torch.no_grad()
-    def set(self, frac: int | Sequence[int]) -> None:
-        """Put the binary point somewhere and start learning from there."""
+    def set(self, frac: int | Sequence[int], rms: float | Sequence[float] | None = None) -> None:
+        """Put the binary point somewhere and start learning from there.
+
+        Args:
+            frac: one position, or one per channel.
+            rms: root mean square of the numbers that will be cast, likewise, where it is known; it sets the
+                size of the gradient in formats with gaps.
+        """
         self.start.copy_(torch.as_tensor(frac, dtype=self.start.dtype).expand_as(self.start))
         self.shift.zero_()
+        self.saw(math.nan if rms is None else rms)
+
+    @torch.no_grad()
+    def saw(self, rms: float | Sequence[float]) -> None:
+        """Tell a format with gaps how large its numbers are, one root mean square or one per channel."""
+        if self.gaps:
+            known = torch.as_tensor(rms, dtype=self.rms.dtype).reshape(-1)
+            self.rms.copy_(known.expand(self.channels).reshape(self.rms.shape))
 
     def freeze(self, frac: int | Sequence[int] | None = None) -> Quantizer:
         """Stop learning: at ``frac``, or where the binary point is now. Returns the quantizer."""
         if frac is None:
             frac = self._frac()
-        self.set(frac)
+        self.set(frac, self.rms.tolist() if self.gaps else None)
         self.frozen = True
         self.shift.requires_grad_(False)
         self.shift.grad = None
@@ -155,7 +207,9 @@ class Quantizer(QuantModule):
         that position the gradient of clipped numbers shrinks with the step; there the factor makes up for it,
         or a point that went too far would never return.
         """
-        levels = float(max(1, self.fmt.code_max))
+        if self.gaps:
+            return self._gain_with_gaps(elements)
+        levels = float(max(1, self.fmt.integer_max))
         rate = 1.0 / (
             LN2 * LN2 * BITS_PER_UNIT * math.sqrt(elements) * levels * max(1.0, levels / WIDE_LEVELS)
         )
@@ -165,6 +219,17 @@ class Quantizer(QuantModule):
             return rate * 4.0**start * 2.0 ** max(0.0, frac - start)
         above = (torch.tensor(frac, device=self.start.device) - self.start).clamp(min=0.0)
         return rate * torch.exp2(2.0 * self.start + above)
+
+    def _gain_with_gaps(self, elements: float) -> torch.Tensor:
+        """The same with the largest number that occurs in place of the largest of the format."""
+        top = float(self.fmt.integer_max)
+        levels = min(top, self.fmt.dense_below, WIDE_LEVELS)
+        rate = levels / (LN2 * LN2 * BITS_PER_UNIT * math.sqrt(elements))
+        start = self.start.double()
+        reach = torch.fmin(top * torch.exp2(-start), 3.0 * self.rms.double())
+        frac = torch.as_tensor(self._frac(), dtype=torch.float64, device=start.device)
+        above = (frac - torch.log2(top / reach)).clamp(min=0.0)
+        return (rate * torch.exp2(above) / reach.square()).to(self.start.dtype)
 
     # -- the cast --------------------------------------------------------------------------------------------
 
@@ -176,9 +241,14 @@ class Quantizer(QuantModule):
         if exact is not None:
             x = x.to(exact.dtype)
         frac = self._frac()
-        if self.frozen and _far(frac):
+        if (self.frozen or self._wide) and self._far(frac):
             return self._cast(x.double(), frac).to(x.dtype if exact is None else torch.float64)
         return self._cast(x, frac)
+
+    def _far(self, frac: int | tuple[int, ...]) -> bool:
+        """Whether values leave the exponent range of float32; frozen formats and wide ones may."""
+        largest = abs(frac) if isinstance(frac, int) else max(map(abs, frac))
+        return self._wide or largest > LEARNED_RANGE
 
     def _cast(self, x: torch.Tensor, frac: int | tuple[int, ...]) -> torch.Tensor:
         scale = self.scale(frac, x.dtype, x.ndim)
@@ -190,25 +260,41 @@ class Quantizer(QuantModule):
             elements /= max(1, x.shape[0])
         return FakeQuantize.apply(x, self.shift, scale, self.fmt, self.gain(elements) if learned else 0.0)
 
-    def encode(self, x: torch.Tensor) -> np.ndarray:
-        """The codes of a constant, int64."""
+    def encode(self, x: torch.Tensor) -> Any:
+        """The codes of a constant, int64; of fixed-point formats, others see :meth:`constant`."""
         return self.format.encode(x.detach().double().cpu().numpy(), axis=self.axis)
+
+    def constant(self, x: torch.Tensor) -> Constant:
+        """A constant as the graph holds it: integers, their binary point, and the format that they obey.
+
+        Raises:
+            QfxError: its numbers span more than 62 bits.
+        """
+        if isinstance(self.fmt, FixedPoint):
+            return Constant(self.encode(x), self.format, None)
+        with torch.no_grad():
+            values = self.quantized(x).double().cpu().numpy()
+        return constant(values, self.format)
 
     def quantized(self, x: torch.Tensor) -> torch.Tensor:
         """The values that a constant is cast to, exact: float64 where float32 could not hold them."""
-        return self(x, Exact(torch.float64 if self.fmt.width > 24 or _far(self._frac()) else x.dtype))
+        wide = significant_bits(self.fmt) > 24 or self._far(self._frac())
+        return self(x, Exact(torch.float64 if wide else x.dtype))
 
     # -- as an operator --------------------------------------------------------------------------------------
 
     def bound(self, *operands: Bound) -> Bound:
-        return Bound.of_format(operands[0].shape, self.format)
+        return operands[0].cast(self.format)
 
     def emit(self, builder: GraphBuilder, inputs: tuple[str, ...], path: str) -> str:
         return builder.add(ops.Cast(self.format), inputs, path)
 
     def extra_repr(self) -> str:
         where = "frozen" if self.frozen else "learned"
-        return f"{self.fmt.with_frac(self.frac)}, {where}" + (
+        if not self.fmt.has_point:
+            return str(self.fmt)
+        frac = self.frac
+        return f"{self.fmt if frac is None else self.fmt.with_frac(frac)}, {where}" + (
             f", {self.channels} channels" if self.channels > 1 else ""
         )
 
@@ -216,7 +302,12 @@ class Quantizer(QuantModule):
 class InputQuantizer(Quantizer):
     """The quantizer of the network's input: it takes real numbers that are on no grid yet."""
 
-    def __init__(self, fmt: FixedPoint, shape: tuple[int, ...], channels: int = 1) -> None:
+    def __init__(self, fmt: Format, shape: tuple[int, ...], channels: int = 1) -> None:
+        if not fmt.has_point:
+            raise QfxError(
+                f"input: {fmt} takes its scale from the data, which real numbers cannot be cast to exactly; "
+                "use another format for the input, and this one for activations"
+            )
         super().__init__(fmt, channels, axis=1)
         self.shape = shape
 
@@ -228,7 +319,8 @@ class InputQuantizer(Quantizer):
         if x.dtype != torch.float32:
             x = x.double()
         fracs = np.atleast_1d(np.asarray(self._frac()))
-        careless = self.fmt.overflow in ("SAT", "SAT_SYM", "SAT_ZERO") and self.fmt.width <= 24
+        wraps = isinstance(self.fmt, FixedPoint) and self.fmt.overflow in ("WRAP", "WRAP_SM")
+        careless = not wraps and significant_bits(self.fmt) <= 24
         if not (careless and fracs.min() >= 0 and fracs.max() <= LEARNED_RANGE):
             # Wrapping needs the bits of numbers that overflow float32 when scaled, truncation those that
             # underflow.
@@ -243,8 +335,3 @@ class InputQuantizer(Quantizer):
 
     def emit(self, builder: GraphBuilder, inputs: tuple[str, ...], path: str) -> str:
         return builder.add(ops.Input(self.shape, self.format), (), path)
-
-
-def _far(frac: int | tuple[int, ...]) -> bool:
-    """Whether values leave the exponent range of float32; frozen formats may."""
-    return abs(frac) > LEARNED_RANGE if isinstance(frac, int) else max(map(abs, frac)) > LEARNED_RANGE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import numpy as np
@@ -9,12 +10,13 @@ import torch
 import torch.nn.functional as F
 
 from qfx.errors import QfxError
+from qfx.formats.base import Format
 from qfx.formats.fixed import FixedPoint
 from qfx.graph import ops
 from qfx.graph.graph import GraphBuilder
 from qfx.nn.bound import Bound
 from qfx.nn.module import Exact, QuantModule, to
-from qfx.nn.observer import best_frac
+from qfx.nn.observer import best_frac, default_frac
 from qfx.nn.quantizer import Quantizer
 
 
@@ -34,7 +36,7 @@ class QuantWeighted(QuantModule):
         self,
         weight: torch.nn.Parameter,
         bias: torch.nn.Parameter | None,
-        weight_format: FixedPoint,
+        weight_format: Format,
         bias_format: FixedPoint,
         per_channel: bool = False,
     ) -> None:
@@ -89,20 +91,27 @@ class QuantWeighted(QuantModule):
                 small it is now.
         """
         if self.bias is not None and self.bias_quantizer is not None:
-            grid = np.asarray(self.weight_quantizer.format.fracs(self.weight.shape[0])) + int(x.fracs.max())
+            grid = self._weight_fracs() + int(x.fracs.max())
             calibrate_constant(self.bias_quantizer, self.bias, [int(f) for f in grid], reach)
+
+    def _weight_fracs(self) -> np.ndarray:
+        """The binary point of every output channel's weight codes, int64."""
+        out = int(self.weight.shape[0])
+        quantizer = self.weight_quantizer
+        plain = isinstance(quantizer.fmt, FixedPoint)
+        fmt = quantizer.format if plain else quantizer.constant(self.weight).format
+        return np.asarray(fmt.fracs(out), dtype=np.int64)
 
     def _bound(self, x: Bound, groups: int, shape: tuple[int, ...]) -> Bound:
         """Per output channel the sum of all absolute terms; ``F`` as in docs/graph.md."""
         out = int(self.weight.shape[0])
-        fmt = self.weight_quantizer.format
         with torch.no_grad():
             weight = (
                 self.weight_quantizer.quantized(self.weight).abs().double().flatten(2).sum(2)
                 if self.weight.ndim > 2
                 else (self.weight_quantizer.quantized(self.weight).abs().double())
             )
-        fracs = np.asarray(fmt.fracs(out), dtype=np.int64) + int(x.fracs.max())
+        fracs = self._weight_fracs() + int(x.fracs.max())
         if self.bias_quantizer is not None:
             fracs = np.maximum(fracs, self.bias_quantizer.format.fracs(out))
         largest = np.ldexp(x.magnitude, -x.fracs).reshape(groups, -1)
@@ -120,11 +129,13 @@ class QuantWeighted(QuantModule):
             if self.bias is None or self.bias_quantizer is None
             else self.bias_quantizer.encode(self.bias)
         )
+        weight = self.weight_quantizer.constant(self.weight)
         return {
-            "weight": self.weight_quantizer.encode(self.weight),
-            "weight_format": self.weight_quantizer.format,
+            "weight": weight.codes,
+            "weight_format": weight.format,
             "bias": bias,
             "bias_format": None if self.bias_quantizer is None else self.bias_quantizer.format,
+            "weight_encoding": weight.encoding,
         }
 
 
@@ -156,7 +167,7 @@ class QuantConv(QuantWeighted):
         self,
         weight: torch.nn.Parameter,
         bias: torch.nn.Parameter | None,
-        weight_format: FixedPoint,
+        weight_format: Format,
         bias_format: FixedPoint,
         per_channel: bool = False,
         *,
@@ -207,7 +218,7 @@ def calibrate_constant(
         return
     fmt = quantizer.fmt
     rows = values.detach().double().cpu().reshape(quantizer.channels, -1)
-    wide = fmt.width - fmt.signed - (0 if reach is None else reach)
+    wide = fmt.integer_max.bit_length() - (0 if reach is None else reach)
     fracs = []
     for channel, row in enumerate(rows):
         limit = None if limits is None else (limits[channel] if quantizer.channels > 1 else min(limits))
@@ -216,7 +227,18 @@ def calibrate_constant(
         frac = best_frac(fmt, row, limit)
         # All zeros, as a fresh bias: any position is exact now, and training wants the finest that makes
         # sense.
-        fracs.append(
-            frac if frac is not None else (fmt.width - 1 if limit is None else min(fmt.width - 1, limit))
-        )
+        if frac is None:
+            frac = default_frac(fmt) if limit is None else min(default_frac(fmt), limit)
+        fracs.append(frac)
+    place(quantizer, fracs, rows)
+
+
+def place(quantizer: Quantizer, fracs: list[int], rows: torch.Tensor) -> None:
+    """Set a quantizer to one binary point per row of the numbers that they were found for."""
     quantizer.set(fracs[0] if quantizer.channels == 1 else fracs)
+    quantizer.saw(sizes(rows))
+
+
+def sizes(rows: torch.Tensor) -> list[float]:
+    """The root mean square of every row; NaN for one of zeros, which say nothing about what is to come."""
+    return [float(row.square().mean().sqrt()) or math.nan for row in rows]

@@ -190,11 +190,11 @@ def test_accumulators_that_float64_does_not_hold() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"weight": 4}, "weight must be a qfx.FixedPoint"),
+        ({"weight": 4}, "weight must be a number format"),
         ({"output": "float"}, "output must be"),
         ({"batch_norm": "drop"}, '"fold" or "keep"'),
         ({"overrides": {"a": {"wieght": FixedPoint(4)}}}, "unknown key 'wieght'"),
-        ({"overrides": {"a": {"weight": 4}}}, "must be a qfx.FixedPoint"),
+        ({"overrides": {"a": {"weight": 4}}}, "must be a number format"),
         ({"overrides": {"a": {"per_channel": 1}}}, "True or False"),
         ({"overrides": {"a": 4}}, "must be a dictionary"),
     ],
