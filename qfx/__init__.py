@@ -13,7 +13,20 @@ from qfx.errors import GraphFileError, MissingToolError, QfxError, UnsupportedEr
 
 if TYPE_CHECKING:
     from qfx import boards, cost, hls, nn, rtl, sim
-    from qfx.formats import FixedPoint
+    from qfx.formats import (
+        MXFP4,
+        MXFP6,
+        MXFP8,
+        MXINT8,
+        Binary,
+        Block,
+        BlockFloatingPoint,
+        DynamicFixedPoint,
+        FixedPoint,
+        KHot,
+        PowerOfTwo,
+        Ternary,
+    )
     from qfx.formats.minifloat import Minifloat
     from qfx.graph import Graph
     from qfx.graph.file import load
@@ -25,6 +38,17 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "FixedPoint": "qfx.formats",
     "Minifloat": "qfx.formats.minifloat",
+    "KHot": "qfx.formats.khot",
+    "PowerOfTwo": "qfx.formats.khot",
+    "Ternary": "qfx.formats.khot",
+    "Binary": "qfx.formats.binary",
+    "Block": "qfx.formats.block",
+    "MXINT8": "qfx.formats.block",
+    "MXFP8": "qfx.formats.block",
+    "MXFP6": "qfx.formats.block",
+    "MXFP4": "qfx.formats.block",
+    "BlockFloatingPoint": "qfx.formats.block",
+    "DynamicFixedPoint": "qfx.formats.block",
     "Graph": "qfx.graph",
     "load": "qfx.graph.file",
     "Config": "qfx.learn",
@@ -45,13 +69,24 @@ _PUBLIC = {
 }
 
 __all__ = [
+    "Binary",
+    "Block",
+    "BlockFloatingPoint",
     "Config",
+    "DynamicFixedPoint",
     "FixedPoint",
     "Graph",
     "GraphFileError",
+    "KHot",
+    "MXFP4",
+    "MXFP6",
+    "MXFP8",
+    "MXINT8",
     "Minifloat",
     "MissingToolError",
+    "PowerOfTwo",
     "QfxError",
+    "Ternary",
     "UnsupportedError",
     "boards",
     "calibrate",

@@ -6,11 +6,20 @@ from dataclasses import fields
 from typing import Any
 
 from qfx.formats.base import Format
+from qfx.formats.binary import Binary
+from qfx.formats.block import Block
 from qfx.formats.fixed import FixedPoint
+from qfx.formats.khot import KHot
 from qfx.formats.minifloat import Minifloat
 
 #: The name in files of every format.
-KINDS: dict[str, type[Format]] = {"fixed": FixedPoint, "minifloat": Minifloat}
+KINDS: dict[str, type[Format]] = {
+    "fixed": FixedPoint,
+    "minifloat": Minifloat,
+    "khot": KHot,
+    "binary": Binary,
+    "block": Block,
+}
 _NAMES = {kind: name for name, kind in KINDS.items()}
 
 
@@ -19,8 +28,12 @@ def to_data(fmt: Format) -> dict[str, Any]:
     return {"kind": _NAMES[type(fmt)], **{name: _plain(getattr(fmt, name)) for name in _arguments(type(fmt))}}
 
 
-def from_data(value: Any) -> Format:
+def from_data(value: Any, *, frozen: bool = True) -> Format:
     """The format that :func:`to_data` wrote. Files of version 1 hold fixed-point formats without a kind.
+
+    Args:
+        value: what was read.
+        frozen: refuse a format whose binary point is open.
 
     Raises:
         ValueError, QfxError: not such data; the constructor's checks apply.
@@ -40,7 +53,7 @@ def from_data(value: Any) -> Format:
         if expected[key] == "bool" and not isinstance(entry, bool):
             raise ValueError(f"{key} must be true or false, found {entry!r}")
     fmt = kind(**arguments)
-    if fmt.has_point and fmt.learned:
+    if frozen and fmt.has_point and fmt.learned:
         raise ValueError("a frozen format needs its binary point")
     return fmt
 
