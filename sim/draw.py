@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from qfx.errors import QfxError
-from qfx.formats import FixedPoint
+from qfx.formats import FixedPoint, Format
 from qfx.formats.rounding import OVERFLOW, ROUNDING
 from qfx.graph import Graph, GraphBuilder, Op, Tensor, ops
+from qfx.sim.draw_formats import constants, draw_gapped
 
 Rng = np.random.Generator
 
@@ -34,10 +35,10 @@ class Sizes:
     features: int = 16
 
 
-def draw_graph(rng: Rng, sizes: Sizes | None = None) -> Graph:
-    """A random graph of a few operators, with forks and joins."""
+def draw_graph(rng: Rng, sizes: Sizes | None = None, *, every_format: bool = False) -> Graph:
+    """A random graph of a few operators, with forks and joins; with ``every_format`` not only fixed point."""
     sizes = sizes or Sizes()
-    drawer = _Drawer(rng, sizes)
+    drawer = _Drawer(rng, sizes, every_format)
     for _ in range(int(rng.integers(1, sizes.steps + 1))):
         drawer.step()
     return drawer.finish()
@@ -97,14 +98,20 @@ def _shares(weights: Sequence[float]) -> np.ndarray:
 class _Drawer:
     """Appends random operators to a builder; `current` is the tensor that the network goes on from."""
 
-    def __init__(self, rng: Rng, sizes: Sizes) -> None:
+    def __init__(self, rng: Rng, sizes: Sizes, every_format: bool) -> None:
         self.rng = rng
+        self.every_format = every_format
         self.sizes = sizes
         self.builder = GraphBuilder()
         shape = self._input_shape()
         width = draw_width(rng)
         frac = int(rng.integers(-3, width + 4))
-        self.current = self.builder.add(ops.Input(shape, draw_format(rng, width, frac, shape[0])), path="x")
+        fmt: Format = draw_format(rng, width, frac, shape[0])
+        if every_format and rng.random() < 0.3:
+            gapped = draw_gapped(rng, int(rng.integers(0, 4)), shape[0])
+            if gapped.has_point and gapped.integer_max.bit_length() <= _WIDEST:
+                fmt = gapped
+        self.current = self.builder.add(ops.Input(shape, fmt), path="x")
         self.known = [self.current]
         self.count = 0
 
@@ -188,6 +195,10 @@ class _Drawer:
             max(int(lo).bit_length(), int(hi).bit_length()) - f
             for lo, hi, f in zip(x.low, x.high, x.fracs, strict=True)
         )
+        if self.every_format and rng.random() < 0.5:
+            gapped = draw_gapped(rng, needed, x.channels)
+            if self.add(ops.Cast(gapped), self.current):
+                return
         frac = width - int(signed) - needed + int(rng.integers(-2, 4))
         if rng.random() < 0.1:
             frac = int(rng.integers(-4, width + 5))
@@ -197,9 +208,10 @@ class _Drawer:
     def linear(self) -> None:
         x = self.tensor
         out = int(self.rng.integers(1, self.sizes.features + 1))
-        weight, weight_format = self._codes((out, x.size))
+        weight, weight_format, encoding = self._weight((out, x.size))
         bias, bias_format = self._bias(out, x, weight_format)
-        self.add(ops.Linear(weight, weight_format, bias, bias_format), self.current)
+        op = ops.Linear(weight, weight_format, bias, bias_format, weight_encoding=encoding)
+        self.add(op, self.current)
 
     def conv(self) -> None:
         rng, x = self.rng, self.tensor
@@ -209,7 +221,7 @@ class _Drawer:
         )
         out = groups * int(rng.integers(1, max(1, self.sizes.channels // groups) + 1))
         kernel = tuple(int(k) for k in rng.integers(1, 4, rank))
-        weight, weight_format = self._codes((out, x.channels // groups, *kernel))
+        weight, weight_format, encoding = self._weight((out, x.channels // groups, *kernel))
         bias, bias_format = self._bias(out, x, weight_format)
         dilation = tuple(int(d) for d in rng.choice([1, 1, 1, 2, 3], rank))
         op = ops.Conv(
@@ -221,6 +233,7 @@ class _Drawer:
             padding=self._padding([d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]),
             dilation=dilation,
             groups=groups,
+            weight_encoding=encoding,
         )
         try:
             positions = int(np.prod(op.infer(x).shape[1:]))
@@ -231,12 +244,13 @@ class _Drawer:
 
     def affine(self) -> None:
         x = self.tensor
-        scale, scale_format = self._codes((x.channels if self.rng.random() < 0.7 else 1,))
+        scale, scale_format, encoding = self._weight((x.channels if self.rng.random() < 0.7 else 1,))
         offset, offset_format = self._bias(
             x.channels if self.rng.random() < 0.7 else 1, x, scale_format, always=True
         )
         assert offset is not None and offset_format is not None
-        self.add(ops.Affine(scale, scale_format, offset, offset_format), self.current)
+        op = ops.Affine(scale, scale_format, offset, offset_format, scale_encoding=encoding)
+        self.add(op, self.current)
 
     def relu(self) -> None:
         self.add(ops.Relu(), self.current)
@@ -345,6 +359,16 @@ class _Drawer:
 
     # -- constants
     # -----------------------------------------------------------------------------------------------------
+
+    def _weight(self, shape: tuple[int, ...]) -> tuple[np.ndarray, FixedPoint, Format | None]:
+        """Codes of a weight or a scale, the fixed-point format that holds them, and their encoding."""
+        if self.every_format and self.rng.random() < 0.5:
+            fmt = draw_gapped(self.rng, 1, 1)
+            if fmt.has_point or len(shape) > 1:
+                found = constants(fmt, self.rng.normal(0, 0.7, shape))
+                if found is not None:
+                    return *found, fmt
+        return *self._codes(shape), None
 
     def _codes(self, shape: tuple[int, ...]) -> tuple[np.ndarray, FixedPoint]:
         rng = self.rng

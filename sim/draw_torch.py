@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from torch import nn
 
 import qfx
-from qfx.formats import FixedPoint
+from qfx.formats.data import from_data
 from qfx.formats.rounding import OVERFLOW, ROUNDING
+from qfx.sim.draw_formats import draw_arguments
 
 if TYPE_CHECKING:
     from qfx.graph import Graph
@@ -61,8 +62,9 @@ class Drawn(nn.Module):
         return values[-1]
 
 
-def draw_module(rng: Rng) -> Description:
-    """A random description; its module runs in float on a batch of its input shape."""
+def draw_module(rng: Rng, *, every_format: bool = False) -> Description:
+    """A random description; its module runs in float on a batch of its input shape. With ``every_format`` not
+    only fixed point."""
     rank = int(rng.choice([0, 1, 2], p=[0.25, 0.2, 0.55]))
     shape: tuple[int, ...] = (int(rng.integers(1, 13)),)
     if rank:
@@ -86,7 +88,7 @@ def draw_module(rng: Rng) -> Description:
             {"op": "linear", "inputs": [len(shapes) - 1 + len(tail)], "in": size, "out": 3, "bias": True}
         )
         description["steps"] += tail
-    description["config"] = _draw_config(rng)
+    description["config"] = _draw_config(rng, every_format)
     return description
 
 
@@ -125,7 +127,9 @@ def freeze(q: QuantizedModel) -> Graph:
 
 def config(data: dict[str, Any]) -> qfx.Config:
     """A configuration from plain data."""
-    formats: dict[str, Any] = {name: FixedPoint(**value) for name, value in data["formats"].items()}
+    formats: dict[str, Any] = {
+        name: from_data(value, frozen=False) for name, value in data["formats"].items()
+    }
     output: Any = formats.pop("output", None) or data["output"]
     return qfx.Config(
         **formats,
@@ -140,7 +144,7 @@ def config(data: dict[str, Any]) -> qfx.Config:
 # -----------------------------------------------------------------------------------------------------------
 
 
-def _draw_config(rng: Rng) -> dict[str, Any]:
+def _draw_config(rng: Rng, every_format: bool) -> dict[str, Any]:
     def fmt(widths: Sequence[int], fixed: float, *, modes: bool = True) -> dict[str, Any]:
         width = int(rng.choice(widths))
         signed = True
@@ -156,6 +160,13 @@ def _draw_config(rng: Rng) -> dict[str, Any]:
         "bias": fmt([4, 8, 12, 16], 0.1),
         "scale": fmt([4, 6, 8], 0.1),
     }
+    if every_format:
+        for name, share in (("weight", 0.7), ("activation", 0.6), ("scale", 0.4), ("input", 0.2)):
+            if rng.random() < share:
+                points = ("minifloat", "khot", "binary")
+                formats[name] = draw_arguments(
+                    rng, **({"kinds": points} if name in ("scale", "input") else {})
+                )
     output = None
     if rng.random() < 0.3:
         formats["output"] = fmt([4, 8, 12], 0.3)

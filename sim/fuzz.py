@@ -6,6 +6,7 @@ by :func:`qfx.sim.case.check`. Network `i` of a seed is the same whatever the nu
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import tempfile
 import time
@@ -39,6 +40,7 @@ class _Task:
     index: int = 0
     load: str = ""
     save: str = ""
+    every_format: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ def run(
     seed: int = 1,
     against: Sequence[str] = IMPLEMENTATIONS,
     *,
+    every_format: bool | None = None,
     first: int = 0,
     jobs: int | None = None,
     out_dir: Path | str = "build/fuzz",
@@ -65,6 +68,8 @@ def run(
     Args:
         networks: how many. seed: equal seeds draw equal networks. first: number of the first network.
         against: implementations, as for :func:`qfx.verify`.
+        every_format: draw every number format; default is to do so where nothing but torch is compared, since
+            HLS and RTL cast activations to few of them.
         jobs: processes; default is the number of processors.
         out_dir: where failing cases are saved, ``<seed>-<number>.case``.
         shrink_attempts: how many simplifications of a failing case are tried.
@@ -87,7 +92,8 @@ def run(
         verilator.check_tools()
     start = time.monotonic()
     report = _Report()
-    tasks = [_Task(chosen, seed, first + number) for number in range(networks)]
+    every = chosen == ("torch",) if every_format is None else every_format
+    tasks = [_Task(chosen, seed, first + number, every_format=every) for number in range(networks)]
     with Workers(_work, jobs or os.cpu_count() or 1, _TIMEOUT_S) as workers, _Bar(networks, progress) as bar:
         failing: list[tuple[int, dict[str, str]]] = []
         for number, answer in workers.map(tasks):
@@ -98,7 +104,7 @@ def run(
         for index, failed in sorted(failing, key=lambda item: item[0]):
             bar.say(f"shrinking network {index}")
             report.failures.append(
-                _save_failure(workers, seed, index, failed, chosen, Path(out_dir), shrink_attempts)
+                _save_failure(workers, tasks[index - first], failed, Path(out_dir), shrink_attempts)
             )
     return {
         "networks": networks,
@@ -134,11 +140,11 @@ def replay(path: Path | str, against: Sequence[str] = IMPLEMENTATIONS) -> dict[s
     }
 
 
-def draw(seed: int, index: int) -> Case:
-    """Network `index` of a seed with its inputs and options. Raises QfxError when what was drawn cannot be
-    prepared or frozen."""
+def draw(seed: int, index: int, *, every_format: bool = False) -> Case:
+    """Network `index` of a seed with its inputs and options; with `every_format` not only fixed point. Raises
+    QfxError when what was drawn cannot be prepared or frozen."""
     rng = np.random.default_rng([seed, index])
-    case = _draw_torch_case(rng) if index % 2 == 0 else _draw_graph_case(rng)
+    case = _draw_torch_case(rng, every_format) if index % 2 == 0 else _draw_graph_case(rng, every_format)
     stalls = {
         "input": float(rng.choice([0.0, 0.2, 0.6])),
         "output": float(rng.choice([0.1, 0.3, 0.7])),
@@ -158,10 +164,10 @@ def draw(seed: int, index: int) -> Case:
     return case.replace(simulations=tuple(simulations), hls=hls, rtl=_draw_folding(rng, case))
 
 
-def _draw_torch_case(rng: np.random.Generator) -> Case:
+def _draw_torch_case(rng: np.random.Generator, every_format: bool) -> Case:
     from qfx.sim import draw_torch
 
-    description = draw_torch.draw_module(rng)
+    description = draw_torch.draw_module(rng, every_format=every_format)
     model = draw_torch.train(description)
     graph = draw_torch.freeze(model)
     x = draw_input(rng, graph, SAMPLES)
@@ -171,8 +177,8 @@ def _draw_torch_case(rng: np.random.Generator) -> Case:
     return Case(graph, x, module=description, state=state)
 
 
-def _draw_graph_case(rng: np.random.Generator) -> Case:
-    graph = draw_graph(rng)
+def _draw_graph_case(rng: np.random.Generator, every_format: bool) -> Case:
+    graph = draw_graph(rng, every_format=every_format)
     return Case(graph, draw_input(rng, graph, SAMPLES))
 
 
@@ -215,7 +221,11 @@ def _divisors(n: int) -> list[int]:
 def _work(task: _Task) -> _Answer:
     start = time.monotonic()
     try:
-        case = cases.load(task.load) if task.load else draw(task.seed, task.index)
+        case = (
+            cases.load(task.load)
+            if task.load
+            else draw(task.seed, task.index, every_format=task.every_format)
+        )
     except QfxError as error:
         return _Answer(Outcome(), refused=f"{type(error).__name__}: {error}")
     if task.save:
@@ -253,23 +263,23 @@ class _Report:
 
 def _save_failure(
     workers: Workers,
-    seed: int,
-    index: int,
+    task: _Task,
     failed: dict[str, str],
-    against: tuple[str, ...],
     out_dir: Path,
     attempts: int,
 ) -> dict[str, Any]:
     """Save the case of a failing network, as small as it becomes."""
     out_dir.mkdir(parents=True, exist_ok=True)
-    path = out_dir / f"{seed}-{index}.case"
-    failure: dict[str, Any] = {"network": index, "found": failed}
+    path = out_dir / f"{task.seed}-{task.index}.case"
+    failure: dict[str, Any] = {"network": task.index, "found": failed}
     with tempfile.TemporaryDirectory(prefix="qfx-shrink-") as folder:
         trial = Path(folder) / "trial.case"
-        answer = workers.call(_Task((), seed, index, save=str(trial)))
+        answer = workers.call(dataclasses.replace(task, against=(), save=str(trial)))
         if isinstance(answer, Died) or not trial.is_file():
             return failure  # drawing itself fails: the seed and the number are the case
-        names = against if "process" in failed else tuple("torch" if n == "reference" else n for n in failed)
+        names = (
+            task.against if "process" in failed else tuple("torch" if n == "reference" else n for n in failed)
+        )
 
         def fails(candidate: Case) -> str:
             candidate.save(trial)

@@ -9,6 +9,7 @@ import typer
 
 from qfx.cli.console import print_json
 from qfx.cli.options import Against, AsJson, names
+from qfx.errors import QfxError
 
 Out = Annotated[Path, typer.Option("--out", help="Folder for failing cases.")]
 
@@ -22,6 +23,9 @@ def fuzz(
     seed: Annotated[int, typer.Option("--seed", help="Seed; equal seeds draw equal networks.")] = 1,
     against: Against = "torch,hls,rtl",
     replay: Annotated[Path | None, typer.Option("--replay", help="Run a saved failing case again.")] = None,
+    formats: Annotated[
+        str, typer.Option("--formats", help="fixed, all, or auto: all when only torch is compared.")
+    ] = "auto",
     out: Out = Path("build/fuzz"),
     json: AsJson = False,
 ) -> None:
@@ -29,10 +33,13 @@ def fuzz(
     import qfx.sim.fuzz
 
     chosen = names(against)
+    every = {"auto": None, "all": True, "fixed": False}
+    if formats not in every:
+        raise QfxError(f"--formats {formats!r}: supported are {', '.join(every)}")
     if replay is not None:
         report = qfx.sim.fuzz.replay(replay, against=chosen)
     else:
-        report = qfx.sim.fuzz.run(networks, seed, against=chosen, out_dir=out)
+        report = qfx.sim.fuzz.run(networks, seed, against=chosen, every_format=every[formats], out_dir=out)
     if json:
         print_json(report)
         raise typer.Exit(1 if report["mismatches"] else 0)

@@ -114,10 +114,14 @@ def _windows(op: ops.MaxPool | ops.AvgPool, codes: np.ndarray, shape: Sequence[i
 
 def _taps(codes, kernel, stride, padding, dilation, out, fill):  # type: ignore[no-untyped-def]
     """Each kernel position with the elements that it meets, shape ``(samples, channels, *out)``."""
-    codes = np.pad(codes, ((0, 0), (0, 0), *padding), constant_values=fill)
+    size = (n + before + after for n, (before, after) in zip(codes.shape[2:], padding, strict=True))
+    # np.pad would put numpy integers, which overflow, among Python's.
+    padded = np.full((*codes.shape[:2], *size), fill, dtype=codes.dtype)
+    inside = (slice(b, b + n) for n, (b, _) in zip(codes.shape[2:], padding, strict=True))
+    padded[(slice(None), slice(None), *inside)] = codes
     for tap in np.ndindex(*kernel):
         place = tuple(
             slice(t * d, t * d + s * (n - 1) + 1, s)
             for t, d, s, n in zip(tap, dilation, stride, out, strict=True)
         )
-        yield tap, codes[(slice(None), slice(None), *place)]
+        yield tap, padded[(slice(None), slice(None), *place)]
