@@ -21,18 +21,19 @@ def parameter_groups(
     point_lr: float | None = None,
     weight_decay: float | None = None,
 ) -> list[dict[str, Any]]:
-    """Two groups for any torch optimizer: weights (and everything else) first, binary points second.
+    """Two groups for any torch optimizer: weights (and everything else) first, binary points and widths second.
 
     Args:
         q: a prepared model.
         lr: learning rate of the weights; the optimizer's own when not given.
-        point_lr: learning rate of the binary points; ``lr`` when not given.
+        point_lr: learning rate of the binary points and widths; ``lr`` when not given.
         weight_decay: of the weights; binary points get none.
     """
-    points = [m.shift for m in quantizers(q).values() if m.shift.requires_grad]
-    known = {id(p) for p in points}
-    frozen = {id(m.shift) for m in quantizers(q).values()}
-    weights = [p for p in q.parameters() if id(p) not in known and id(p) not in frozen]
+    # All that a quantizer itself has: where its numbers begin and end.
+    own = [p for m in quantizers(q).values() for p in m.parameters(recurse=False)]
+    points = [p for p in own if p.requires_grad]
+    known = {id(p) for p in own}
+    weights = [p for p in q.parameters() if id(p) not in known]
     first: dict[str, Any] = {"params": weights, "name": "weights"}
     second: dict[str, Any] = {"params": points, "name": "points", "weight_decay": 0.0}
     if lr is not None:
@@ -45,6 +46,7 @@ def parameter_groups(
 
 
 def freeze_points(q: torch.nn.Module) -> None:
-    """Stop learning binary points, where they are now, and go on with the weights: for the last epochs."""
+    """Stop learning binary points and widths, where they are now, and go on with the weights: for the last
+    epochs."""
     for module in quantizers(q).values():
         module.freeze()

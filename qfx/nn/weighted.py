@@ -18,6 +18,7 @@ from qfx.nn.bound import Bound
 from qfx.nn.module import Exact, QuantModule, to
 from qfx.nn.observer import best_frac, default_frac
 from qfx.nn.quantizer import Quantizer
+from qfx.nn.width import WeightWidthQuantizer
 
 
 class QuantWeighted(QuantModule):
@@ -96,11 +97,7 @@ class QuantWeighted(QuantModule):
 
     def _weight_fracs(self) -> np.ndarray:
         """The binary point of every output channel's weight codes, int64."""
-        out = int(self.weight.shape[0])
-        quantizer = self.weight_quantizer
-        plain = isinstance(quantizer.fmt, FixedPoint)
-        fmt = quantizer.format if plain else quantizer.constant(self.weight).format
-        return np.asarray(fmt.fracs(out), dtype=np.int64)
+        return _fracs(self.weight_quantizer, self.weight)
 
     def _bound(self, x: Bound, groups: int, shape: tuple[int, ...]) -> Bound:
         """Per output channel the sum of all absolute terms; ``F`` as in docs/graph.md."""
@@ -112,8 +109,8 @@ class QuantWeighted(QuantModule):
                 else (self.weight_quantizer.quantized(self.weight).abs().double())
             )
         fracs = self._weight_fracs() + int(x.fracs.max())
-        if self.bias_quantizer is not None:
-            fracs = np.maximum(fracs, self.bias_quantizer.format.fracs(out))
+        if self.bias is not None and self.bias_quantizer is not None:
+            fracs = np.maximum(fracs, _fracs(self.bias_quantizer, self.bias))
         largest = np.ldexp(x.magnitude, -x.fracs).reshape(groups, -1)
         rows = weight.cpu().numpy().reshape(groups, out // groups, -1)
         total = np.einsum("goi,gi->go", rows, largest).reshape(-1)
@@ -127,14 +124,14 @@ class QuantWeighted(QuantModule):
         bias = (
             None
             if self.bias is None or self.bias_quantizer is None
-            else self.bias_quantizer.encode(self.bias)
+            else self.bias_quantizer.constant(self.bias)
         )
         weight = self.weight_quantizer.constant(self.weight)
         return {
             "weight": weight.codes,
             "weight_format": weight.format,
-            "bias": bias,
-            "bias_format": None if self.bias_quantizer is None else self.bias_quantizer.format,
+            "bias": None if bias is None else bias.codes,
+            "bias_format": None if bias is None else bias.format,
             "weight_encoding": weight.encoding,
         }
 
@@ -203,6 +200,14 @@ class QuantConv(QuantWeighted):
             stride=self.stride, padding=self.padding, dilation=self.dilation, groups=self.groups,
         )  # fmt: skip
         return builder.add(op, inputs, path)
+
+
+def _fracs(quantizer: Quantizer, values: torch.Tensor) -> np.ndarray:
+    """The binary point of every channel of a constant as the graph holds it, int64."""
+    # Only in fixed point of given width it does not depend on the values.
+    declared = isinstance(quantizer.fmt, FixedPoint) and not isinstance(quantizer, WeightWidthQuantizer)
+    fmt = quantizer.format if declared else quantizer.constant(values).format
+    return np.asarray(fmt.fracs(len(values)), dtype=np.int64)
 
 
 def calibrate_constant(
