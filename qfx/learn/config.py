@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import Any
@@ -11,9 +11,12 @@ from typing import Any
 from qfx.errors import QfxError
 from qfx.formats.base import Format
 from qfx.formats.fixed import FixedPoint
+from qfx.formats.khot import KHot
+from qfx.formats.minifloat import Minifloat
+from qfx.nn.estimators import check_estimator
 
 _FORMATS = ("weight", "activation", "input", "bias", "scale", "output")
-_LOCAL = ("weight", "activation", "bias", "scale", "per_channel")
+_LOCAL = ("weight", "activation", "bias", "scale", "per_channel", "estimator")
 
 
 @dataclass(frozen=True)
@@ -34,15 +37,18 @@ class Config:
             least 8 bits if that one has no explicit ``frac``, if that is fixed point, and ``FixedPoint(8)``
             otherwise. ``"exact"``: no cast, the last operator's accumulator is the result.
         overrides: ``{glob on module path: {key: value}}`` with the keys ``weight``, ``activation``, ``bias``,
-            ``scale`` and ``per_channel``. ``activation`` applies to the cast behind the module (or behind the
-            activation function fused to it). A later entry wins. Formats given here are used as they stand,
-            signedness included.
+            ``scale``, ``per_channel`` and ``estimator``. ``activation`` applies to the cast behind the module
+            (or behind the activation function fused to it). A later entry wins. Formats given here are used
+            as they stand, signedness included.
         per_channel: one binary point per output channel for weights and biases of Linear and Conv.
         batch_norm: ``"fold"`` (into the Linear or Conv before it, with the running statistics) or ``"keep"``
             (fixed-point multiply and add). A BatchNorm that has nothing to fold into is kept.
         unsigned: make the activation format unsigned where the result cannot be negative (after ReLU, ReLU6,
             ...): one bit more of resolution in fixed point; a minifloat or a K-hot number without sign bit,
             one bit narrower, otherwise (:func:`without_sign`). Formats from ``overrides`` stay as they are.
+        estimator: what training computes in place of rounding, and its gradient (docs/estimators.md):
+            ``"clipped"``, ``"straight_through"``, ``"soft"``, ``"noise"``, ``"gaussian"`` or
+            ``"stochastic"``.
 
     Raises:
         QfxError: a value of the wrong kind, an unknown key.
@@ -58,6 +64,7 @@ class Config:
     per_channel: bool = False
     batch_norm: str = "fold"
     unsigned: bool = True
+    estimator: str = "clipped"
 
     def __post_init__(self) -> None:
         for name in _FORMATS:
@@ -69,6 +76,7 @@ class Config:
             _check_format(f"Config: {name}", name, value)
         if self.batch_norm not in ("fold", "keep"):
             raise QfxError(f'Config: batch_norm must be "fold" or "keep", found {self.batch_norm!r}')
+        check_estimator("Config: estimator", self.estimator)
         if not isinstance(self.overrides, Mapping):
             raise QfxError(
                 f"Config: overrides must be a dictionary of module globs, found {self.overrides!r}"
@@ -91,6 +99,8 @@ class Config:
                             f"Config: overrides[{glob!r}]['per_channel'] must be True or False, found "
                             f"{value!r}"
                         )
+                elif key == "estimator":
+                    check_estimator(f"Config: overrides[{glob!r}]['estimator']", value)
                 else:
                     _check_format(f"Config: overrides[{glob!r}][{key!r}]", key, value)
         # Frozen means frozen: a later change of the caller's dictionary must not reach in here.
@@ -158,21 +168,18 @@ def _rebuild(plain: dict[str, Any]) -> Config:
 def without_sign(fmt: Format) -> Format:
     """The format for numbers that are never negative.
 
-    A fixed-point format keeps its width, and the sign bit doubles the resolution. A format with gaps keeps
-    its exponent and mantissa bits, or its digits, and is one bit narrower. What stays as it is: OCP
-    minifloats (``specials`` other than ``none``), whose layout is a standard, ``WRAP_SM``, which exists for
-    signed formats only, and formats whose sign cannot be taken away (binary, block).
+    A fixed-point format keeps its width, and the sign bit doubles the resolution. A minifloat keeps its
+    exponent and mantissa bits, a K-hot number its digits and its range, and both are one bit narrower. What
+    stays as it is: OCP minifloats (``specials`` other than ``none``), whose layout is a standard,
+    ``WRAP_SM``, which exists for signed formats only, binary and block formats.
     """
     if isinstance(fmt, FixedPoint):
         return fmt if fmt.overflow == "WRAP_SM" else replace(fmt, signed=False)
-    if getattr(fmt, "specials", "none") != "none" or not _has_sign_field(fmt):
-        return fmt
-    positive: Format = replace(fmt, signed=False)  # type: ignore[type-var]
-    return positive.with_frac(None) if fmt.learned else positive
-
-
-def _has_sign_field(fmt: Format) -> bool:
-    return is_dataclass(fmt) and any(f.name == "signed" and f.init for f in fields(fmt))
+    if isinstance(fmt, KHot) and fmt.signed:
+        return replace(fmt, signed=False, width=fmt.width - 1)
+    if isinstance(fmt, Minifloat) and fmt.specials == "none":
+        return replace(fmt, signed=False, bias=None if fmt.learned else fmt.bias)
+    return fmt
 
 
 def _check_format(where: str, key: str, value: Any) -> None:

@@ -13,6 +13,7 @@ from torch import nn
 
 from qfx.errors import QfxError, UnsupportedError
 from qfx.formats.base import Format
+from qfx.formats.binary import Binary
 from qfx.formats.fixed import FixedPoint
 from qfx.learn.config import Config, without_sign
 from qfx.learn.fold import fold_batch_norms
@@ -119,6 +120,7 @@ class _Builder:
             )
         _check_channels("Config: input", fmt, shape[0])
         step = self._append(InputQuantizer(fmt, shape), "input", (), "input")
+        self._estimate(self.model.get_submodule("input"), ("input",))
         self.values[self.traced.inputs] = _Value(step, False, not fmt.signed, ("input",))
         for operation in self.operations:
             self._add(operation)
@@ -146,6 +148,7 @@ class _Builder:
         operands = [self.values[n] for n in o.operands]
         shape = o.attributes.pop("shape", None) if o.kind == "avg_pool" else None
         module = self._module(o)
+        self._estimate(module, (o.path, *o.extra))
         step = self._append(module, o.path, tuple(v.step for v in operands), o.path)
         raw = module.grows or (o.kind in _TRANSPARENT and operands[0].raw)
         paths = (*(operands[0].paths if operands[0].raw else ()), o.path, *o.extra)
@@ -187,11 +190,26 @@ class _Builder:
             fmt, literal = override, True
         if not literal and value.nonnegative and self.config.unsigned:
             fmt = without_sign(fmt)
+        if isinstance(fmt, Binary) and value.nonnegative:
+            raise QfxError(
+                f"{value.paths[-1]}: its result is never negative, and {fmt} would make 1 of all of it. "
+                "Binary is an activation function itself: leave this one out of the model, or give another "
+                "format here with overrides"
+            )
         _check_channels(f"{value.paths[-1]}: the activation format", fmt, self.traced.sizes[node][0])
         target = self.steps[value.step].target
         path = self.steps[value.step].path
-        step = self._append(Quantizer(fmt, axis=1), f"{target}.output", (value.step,), path)
+        quantizer = Quantizer(fmt, axis=1)
+        self._estimate(quantizer, value.paths)
+        step = self._append(quantizer, f"{target}.output", (value.step,), path)
         self.values[node] = _Value(step, False, value.nonnegative or not fmt.signed, (path,))
+
+    def _estimate(self, module: nn.Module, paths: tuple[str, ...]) -> None:
+        """Tell the quantizers of a module, or one behind it, what training computes."""
+        found = self.config.override("estimator", paths)
+        for quantizer in module.modules():
+            if isinstance(quantizer, Quantizer):
+                quantizer.estimator = self.config.estimator if found is None else found
 
     def _append(self, module: QuantModule, path: str, inputs: tuple[int, ...], original: str) -> int:
         self.steps.append(Step(place(self.model, path, module), inputs, original))

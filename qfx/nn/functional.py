@@ -58,19 +58,44 @@ class FakeQuantize(torch.autograd.Function):
             grad_x = torch.ops.aten.hardtanh_backward(grad, x, low, high)
         grad_point = None
         if ctx.needs_input_grad[1]:
-            # dy/dfrac is ln2 * (x - y) inside the range and -ln2 * y outside, where grad_x is 0.
             if math.isfinite(ctx.fmt.dense_below):
-                # Between numbers that lie further apart a move of the point by one changes nothing.
-                still = (grad_x != 0) & (x.abs() >= ctx.fmt.dense_below * step)
-                slope = torch.where(still, 0.0, grad_x * x - grad * y)
-                axes = _axes(ctx.scale) if ctx.shape.numel() > 1 else None
-                total = torch.sum(slope, dim=axes)
-            elif ctx.shape.numel() == 1:
-                total = _dot(grad_x, x) - _dot(grad, y)
+                grad_point = point_gradient(ctx, grad, grad_x, x, y, (x > low) & (x < high))
             else:
-                total = torch.sum(grad_x * x - grad * y, dim=_axes(ctx.scale))
-            grad_point = (total * (LN2 * ctx.gain)).reshape(ctx.shape)
+                # dy/dfrac is ln2 * (x - y) inside the range and -ln2 * y outside, where grad_x is 0.
+                if ctx.shape.numel() == 1:
+                    total = _dot(grad_x, x) - _dot(grad, y)
+                else:
+                    total = torch.sum(grad_x * x - grad * y, dim=_axes(ctx.scale))
+                grad_point = (total * (LN2 * ctx.gain)).reshape(ctx.shape)
         return (grad_x if ctx.needs_input_grad[0] else None), grad_point, None, None, None
+
+
+def point_gradient(
+    ctx: Any,
+    grad: torch.Tensor,
+    grad_x: torch.Tensor,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    inside: torch.Tensor,
+) -> torch.Tensor:
+    """The gradient of the binary point in any format.
+
+    Args:
+        ctx: has ``fmt``, ``scale``, ``gain`` and ``shape`` (of the binary point).
+        grad: of ``y``; grad_x: of ``x``, 0 outside of the range; x, y: before and after the cast.
+        inside: where ``x`` is not clipped.
+    """
+    if ctx.fmt.dense_below == 0:
+        # No numbers around 0: whatever the point, the result is one of the two ends.
+        slope = grad * -y
+    else:
+        slope = grad_x * x - grad * y
+        if math.isfinite(ctx.fmt.dense_below):
+            # Between numbers that lie further apart a move of the point by one changes nothing.
+            far = x.abs() >= ctx.fmt.dense_below / ctx.scale
+            slope = torch.where(inside & far, 0.0, slope)
+    total = slope.sum() if ctx.shape.numel() == 1 else slope.sum(dim=_axes(ctx.scale))
+    return (total * (LN2 * ctx.gain)).reshape(ctx.shape)
 
 
 def _axes(scale: torch.Tensor) -> list[int]:

@@ -76,7 +76,8 @@ def best_frac(fmt: Format, samples: torch.Tensor, limit: int | None = None) -> i
         limit: largest binary point allowed.
 
     Returns:
-        ``None`` when all samples are 0 (every position is as good as any other) or there are none.
+        ``None`` when all samples are 0, or rounded to 0 within the limit (every position is as good as any
+        other), or there are none.
     """
     samples = samples[torch.isfinite(samples)]
     if samples.numel() == 0:
@@ -100,6 +101,8 @@ def best_frac(fmt: Format, samples: torch.Tensor, limit: int | None = None) -> i
     if not errors:
         return None
     best = min(errors, key=lambda frac: (errors[frac], frac))
+    if limit is not None and errors[best] >= float(torch.dot(samples, samples)):
+        return None
     # Numbers that a coarser grid holds as well are no reason for more fraction bits.
     enough = errors[best] * 1.001 if gaps else errors[best]
     while best > lowest:

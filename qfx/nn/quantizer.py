@@ -16,6 +16,7 @@ from qfx.graph import ops
 from qfx.graph.graph import GraphBuilder
 from qfx.nn.bound import Bound
 from qfx.nn.constant import Constant, constant, significant_bits
+from qfx.nn.estimators import RANDOM, Estimate, check_estimator
 from qfx.nn.functional import LN2, FakeQuantize, cast
 from qfx.nn.module import Exact, QuantModule
 from qfx.nn.observer import Observer
@@ -50,6 +51,8 @@ class Quantizer(QuantModule):
             quantizer there; one left open is calibrated, then learned.
         channels: number of binary points; 1 for the whole tensor.
         axis: the channel axis of the tensors that are cast: 0 for weights, 1 for tensors with a batch axis.
+        estimator: what training computes, and its gradient: one of :data:`qfx.nn.ESTIMATORS`
+            (docs/estimators.md).
 
     Raises:
         QfxError: per-channel ``frac`` of another length, or a forward pass before calibration.
@@ -63,8 +66,9 @@ class Quantizer(QuantModule):
     #: Root mean square of what calibration saw; formats with gaps only. NaN: not known.
     rms: torch.Tensor
 
-    def __init__(self, fmt: Format, channels: int = 1, axis: int = 0) -> None:
+    def __init__(self, fmt: Format, channels: int = 1, axis: int = 0, estimator: str = "clipped") -> None:
         super().__init__()
+        self.estimator = check_estimator("Quantizer: estimator", estimator)
         frac: int | tuple[int, ...] | None = 0
         if fmt.has_point:
             frac = None if fmt.learned else fmt._frac()
@@ -223,7 +227,7 @@ class Quantizer(QuantModule):
     def _gain_with_gaps(self, elements: float) -> torch.Tensor:
         """The same with the largest number that occurs in place of the largest of the format."""
         top = float(self.fmt.integer_max)
-        levels = min(top, self.fmt.dense_below, WIDE_LEVELS)
+        levels = max(1.0, min(top, self.fmt.dense_below, WIDE_LEVELS))
         rate = levels / (LN2 * LN2 * BITS_PER_UNIT * math.sqrt(elements))
         start = self.start.double()
         reach = torch.fmin(top * torch.exp2(-start), 3.0 * self.rms.double())
@@ -258,7 +262,10 @@ class Quantizer(QuantModule):
         elements = x.numel() / self.channels
         if self.axis == 1:
             elements /= max(1, x.shape[0])
-        return FakeQuantize.apply(x, self.shift, scale, self.fmt, self.gain(elements) if learned else 0.0)
+        gain = self.gain(elements) if learned else 0.0
+        if self.estimator == "clipped" or (self.estimator in RANDOM and not self.training):
+            return FakeQuantize.apply(x, self.shift, scale, self.fmt, gain)
+        return Estimate.apply(x, self.shift, scale, self.fmt, gain, self.estimator)
 
     def encode(self, x: torch.Tensor) -> Any:
         """The codes of a constant, int64; of fixed-point formats, others see :meth:`constant`."""

@@ -43,13 +43,10 @@ CONFIGS = {
 }
 
 
-class LayerTest:
-    """Subclasses give ``model`` and ``shape`` (without the batch)."""
+class NetworkTest:
+    """What a network must pass in any formats; subclasses give ``model`` and ``shape`` (without batch)."""
 
     shape: tuple[int, ...]
-    configs = CONFIGS
-    #: Largest difference to the float model in wide formats.
-    tolerance = 1e-3
 
     def model(self) -> nn.Module:
         raise NotImplementedError
@@ -71,11 +68,7 @@ class LayerTest:
         q = qfx.prepare(model, self.data(2), config)
         return model, qfx.calibrate(q, [self.data(64), self.data(64, seed=2)])
 
-    @pytest.fixture(params=list(CONFIGS))
-    def config(self, request: pytest.FixtureRequest) -> Config:
-        return self.configs[request.param]
-
-    def test_from_training_to_the_graph(self, config: Config) -> None:
+    def trained_and_frozen(self, config: Config) -> QuantizedModel:
         """Train, save, load, freeze; torch in eval() equals the graph on every bit, layer by layer."""
         model, q = self.prepared(config)
         before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -108,10 +101,11 @@ class LayerTest:
         fresh.load_state_dict(torch.load(buffer, weights_only=True))
         np.testing.assert_array_equal(fresh.eval()(x).detach().double().numpy(), expected)
         np.testing.assert_array_equal(copy.deepcopy(q)(x).detach().double().numpy(), expected)
+        return q
 
-    def test_every_tap_is_its_node(self) -> None:
+    def tapped(self, config: Config) -> None:
         """The submodule that ``torch_taps`` names makes exactly the codes of the graph's node."""
-        _, q = self.prepared(NARROW)
+        _, q = self.prepared(config)
         g = qfx.freeze(q)
         x = self.data(5, seed=6)
         seen: dict[str, torch.Tensor] = {}
@@ -127,6 +121,20 @@ class LayerTest:
             np.testing.assert_array_equal(
                 seen[name].double().numpy(), np.ldexp(codes.astype(float), -fracs), err_msg=name
             )
+
+
+class LayerTest(NetworkTest):
+    """A layer in fixed-point formats."""
+
+    #: Largest difference to the float model in wide formats.
+    tolerance = 1e-3
+
+    @pytest.mark.parametrize("config", CONFIGS.values(), ids=list(CONFIGS))
+    def test_from_training_to_the_graph(self, config: Config) -> None:
+        self.trained_and_frozen(config)
+
+    def test_every_tap_is_its_node(self) -> None:
+        self.tapped(NARROW)
 
     def test_wide_formats_compute_the_float_model(self) -> None:
         """With 16 bits and more everywhere little is lost: every operator, attribute and operand is where it
