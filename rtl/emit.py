@@ -87,7 +87,7 @@ def top_module(design: Design) -> str:
     tensor_in, tensor_out = graph.input_node.tensor, graph.output_node.tensor
     return environment.get_template("top.v.j2").render(
         top=design.top,
-        version=_version(),
+        version=version_text(),
         ends={
             "shape_in": "x".join(map(str, tensor_in.shape)),
             "shape_out": "x".join(map(str, tensor_out.shape)),
@@ -114,7 +114,8 @@ def port_bits(stream: Stream) -> int:
     return -(-stream.bits // 8) * 8
 
 
-def _version() -> str:
+def version_text() -> str:
+    """The version of QFX, for the head of a generated file."""
     try:
         return version("qfx")
     except PackageNotFoundError:

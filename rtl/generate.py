@@ -14,7 +14,7 @@ from qfx import boards
 from qfx.boards import Board
 from qfx.errors import QfxError
 from qfx.graph import Graph
-from qfx.rtl import emit, fifos, flow, manifest, readback
+from qfx.rtl import emit, fifos, flow, manifest, parallel, readback
 from qfx.rtl.build import build
 from qfx.rtl.design import Design
 from qfx.rtl.estimate import total
@@ -42,6 +42,8 @@ def plan(
     board: str | Board | os.PathLike[str] | None = None,
     fold: Mapping[str, Mapping[str, int]] | None = None,
     interval: int | None = None,
+    architecture: str = "stream",
+    levels: int | None = None,
     top: str = "qfx_top",
 ) -> Design:
     """The design that :func:`generate` would write, without writing it: folds, FIFO depths, latency,
@@ -49,17 +51,17 @@ def plan(
 
     Arguments and errors are those of :func:`generate`.
     """
-    if (
-        not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", top)
-        or top in _KEYWORDS
-        or (emit.KERNELS / f"{top}.v").exists()
-    ):
-        raise QfxError(
-            f"top={top!r}: must be a Verilog identifier of at most 64 letters, digits and _, no keyword, "
-            "and not the name of a kernel"
-        )
+    _check_top(top)
     if interval is not None and (isinstance(interval, bool) or not isinstance(interval, int) or interval < 1):
         raise QfxError(f"interval={interval!r}: must be a number of cycles, 1 or more")
+    if architecture == "parallel":
+        return _plan_parallel(graph, board, fold, levels, top).design
+    if architecture != "stream":
+        raise QfxError(f"architecture={architecture!r}: must be 'stream' or 'parallel'")
+    if levels is not None:
+        raise QfxError(
+            "levels: only architecture='parallel' has them; the stream kernels are pipelined as they are"
+        )
     target_board = None if board is None else boards.get(board)
     program = lower(graph)
     folding = choose(graph, program, interval=interval, board=target_board, fold=fold)
@@ -86,6 +88,8 @@ def generate(
     board: str | Board | os.PathLike[str] | None = None,
     fold: Mapping[str, Mapping[str, int]] | None = None,
     interval: int | None = None,
+    architecture: str = "stream",
+    levels: int | None = None,
     top: str = "qfx_top",
 ) -> Design:
     """Write the Verilog of a graph.
@@ -99,6 +103,10 @@ def generate(
         fold: by node name or module path: ``{"pe": …, "simd": …}`` for ``linear`` and ``conv``, ``{"pe": …}``
             (elements per beat) for everything else. Layers that are not named keep up with those that are.
         interval: target: cycles per frame. The cheapest folding that reaches it is taken.
+        architecture: ``"stream"``: folded kernels, any size of network. ``"parallel"``: fully unrolled, a frame in every
+            cycle, constant matrices as shared adder graphs without multipliers (docs/parallel.md); ``fold`` and
+            ``interval`` do not apply.
+        levels: ``"parallel"`` only: levels of logic (adders, saturations) between registers, 3 by default.
         top: name of the top module.
 
     Without ``board``, ``fold`` and ``interval`` the layer with most multiplications gets about 64 multipliers
@@ -114,12 +122,26 @@ def generate(
     out = Path(out_dir)
     _check_target(out)
     target_board = None if board is None else boards.get(board)
-    design = plan(graph, board=target_board, fold=fold, interval=interval, top=top)
+    texts: Mapping[str, str] = {}
+    if architecture == "parallel":
+        _check_top(top)
+        parallel_design = _plan_parallel(graph, target_board, fold, levels, top)
+        design, texts = parallel_design.design, parallel_design.texts
+    else:
+        design = plan(
+            graph,
+            board=target_board,
+            fold=fold,
+            interval=interval,
+            architecture=architecture,
+            levels=levels,
+            top=top,
+        )
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         written = replace(design, directory=temporary)
-        _write(written, temporary)
+        _write(written, temporary, texts)
         if target_board is not None:
             flow.write(written, target_board, temporary)
         readback.check(written)
@@ -130,10 +152,42 @@ def generate(
     return replace(design, directory=out)
 
 
-def _write(design: Design, folder: Path) -> None:
-    (folder / f"{design.top}.v").write_text(emit.top_module(design), encoding="ascii")
-    for path in emit.sources(design.modules):
-        shutil.copyfile(path, folder / path.name)
+def _check_top(top: str) -> None:
+    if (
+        not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", top)
+        or top in _KEYWORDS
+        or (emit.KERNELS / f"{top}.v").exists()
+    ):
+        raise QfxError(
+            f"top={top!r}: must be a Verilog identifier of at most 64 letters, digits and _, no keyword, "
+            "and not the name of a kernel"
+        )
+
+
+def _plan_parallel(
+    graph: Graph,
+    board: str | Board | os.PathLike[str] | None,
+    fold: Mapping[str, Mapping[str, int]] | None,
+    levels: int | None,
+    top: str,
+) -> parallel.Parallel:
+    if fold:
+        raise QfxError("fold: the parallel architecture has nothing to fold; leave it out")
+    if levels is not None and (isinstance(levels, bool) or not isinstance(levels, int) or levels < 1):
+        raise QfxError(f"levels={levels!r}: must be a number of levels of logic, 1 or more")
+    built = parallel.build(graph, top, levels or parallel.LEVELS)
+    name = None if board is None else boards.get(board).name
+    return replace(built, design=replace(built.design, board=name))
+
+
+def _write(design: Design, folder: Path, texts: Mapping[str, str]) -> None:
+    """``texts``: the Verilog of a parallel design by file name; a stream design has its kernels."""
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="ascii")
+    if not texts:
+        (folder / f"{design.top}.v").write_text(emit.top_module(design), encoding="ascii")
+        for path in emit.sources(design.modules):
+            shutil.copyfile(path, folder / path.name)
     for memory in design.memories:
         (folder / memory.file).write_text(memory.text(), encoding="ascii")
     manifest.write(design, folder)

@@ -21,6 +21,7 @@ def to_data(design: Design) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "version": VERSION,
+        "architecture": design.architecture,
         "top": design.top,
         "verilog": list(design.verilog),
         "latency": design.latency,
@@ -131,4 +132,6 @@ def _from_data(data: dict[str, Any], directory: Path) -> Design:
         verilog=tuple(data["verilog"]),
         estimate=data["estimate"],
         wires=data["wires"],
+        # Designs that were written before there were two have none.
+        architecture=data.get("architecture", "stream"),
     )

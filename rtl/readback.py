@@ -25,7 +25,7 @@ from qfx.rtl.design import Design, Kernel, Stream
 from qfx.rtl.emit import port_bits
 from qfx.rtl.library import MODULES
 
-_TOP_PORTS = {
+TOP_PORTS = {
     "aclk": "input",
     "aresetn": "input",
     "s_axis_tdata": "input",
@@ -68,6 +68,12 @@ def check(design: Design) -> None:
         ReadbackError: with the file, what stands there and what the design says.
     """
     assert design.directory is not None
+    if design.architecture == "parallel":
+        # It has rules of its own, written on top of this module's.
+        from qfx.rtl.parallel import readback as parallel
+
+        parallel.check(design)
+        return
     texts: dict[str, ModuleText] = {}
     for name in design.verilog:
         path = design.directory / name
@@ -140,8 +146,8 @@ def _check_top(design: Design, texts: Mapping[str, ModuleText]) -> None:
     top = texts[design.top]
     where = f"{design.top}.v"
     found = {name: port.direction for name, port in top.ports.items()}
-    if found != _TOP_PORTS:
-        raise ReadbackError(f"{where}: ports {found}, expected {_TOP_PORTS}")
+    if found != TOP_PORTS:
+        raise ReadbackError(f"{where}: ports {found}, expected {TOP_PORTS}")
     for name, stream in (("s_axis_tdata", design.input_stream), ("m_axis_tdata", design.output_stream)):
         _same(where, f"width of {name}", _width(top.ports[name].width, {}), port_bits(stream))
 

@@ -1,8 +1,8 @@
 """Codes of a tensor as beats of a stream, and beats as lines of hexadecimal text (docs/kernels.md,
 "Streams").
 
-A beat carries consecutive channels of one pixel, element 0 in the lowest bits; pixels go row by row, channels
-run fastest."""
+A beat carries consecutive channels of one pixel, or several whole pixels, element 0 in the lowest bits; pixels go
+row by row, channels run fastest."""
 
 from __future__ import annotations
 
@@ -19,10 +19,16 @@ _CHUNK_BITS = 1 << 26  # bounds the memory of the bit-by-bit forms
 
 
 def to_beats(codes: np.ndarray, lanes: int) -> np.ndarray:
-    """Codes ``(samples, channels, *space)`` in stream order: int64 ``(samples, beats, lanes)``."""
+    """Codes ``(samples, channels, *space)`` in stream order: int64 ``(samples, beats, lanes)``.
+
+    A beat holds a part of the channels of a pixel, or (in the parallel architecture) several whole pixels.
+    """
     samples, channels = codes.shape[:2]
-    if channels % lanes:
-        raise ValueError(f"{lanes} elements per beat do not divide {channels} channels")
+    size = codes[0].size
+    if channels % lanes and (lanes % channels or size % lanes):
+        raise ValueError(
+            f"{lanes} elements per beat do not divide {channels} channels, nor a frame of {size}"
+        )
     pixels = codes.reshape(samples, channels, -1).transpose(0, 2, 1)
     return np.ascontiguousarray(pixels, dtype=np.int64).reshape(samples, -1, lanes)
 
