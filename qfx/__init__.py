@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from qfx.graph import Graph
     from qfx.graph.file import load
     from qfx.interop.brevitas import from_brevitas
+    from qfx.interop.qonnx_export import to_qonnx
+    from qfx.interop.qonnx_import import from_qonnx
     from qfx.learn import Config, calibrate, freeze, freeze_points, parameter_groups, prepare, quantizers
     from qfx.verification import verify
 
@@ -53,6 +55,8 @@ _PUBLIC = {
     "load": "qfx.graph.file",
     "Config": "qfx.learn",
     "from_brevitas": "qfx.interop.brevitas",
+    "from_qonnx": "qfx.interop.qonnx_import",
+    "to_qonnx": "qfx.interop.qonnx_export",
     "prepare": "qfx.learn",
     "calibrate": "qfx.learn",
     "freeze": "qfx.learn",
@@ -94,6 +98,7 @@ __all__ = [
     "freeze",
     "freeze_points",
     "from_brevitas",
+    "from_qonnx",
     "hls",
     "load",
     "nn",
@@ -102,6 +107,7 @@ __all__ = [
     "quantizers",
     "rtl",
     "sim",
+    "to_qonnx",
     "verify",
 ]
 

@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from qfx.formats.base import Format
+from qfx.formats.binary import Binary
 from qfx.formats.fixed import FixedPoint
 from qfx.graph.graph import GraphBuilder
 from qfx.graph.ops import Cast, Input, MaxPool, Op, Relu, Reshape, Transpose
-from qfx.graph.tensor import Shape, Tensor
+from qfx.graph.tensor import Shape, Tensor, full_range
 from qfx.interop.problems import Refused
 
 
@@ -49,7 +51,7 @@ class Assembler:
         self.builder = GraphBuilder()
         self._shape = shape
         self._drop = drop_idle_casts
-        self._input: tuple[str, FixedPoint, str] | None = None
+        self._input: tuple[str, Format, str] | None = None
 
     def add(self, step: Step, operands: Sequence[Value]) -> Value:
         """Append an operator.
@@ -64,7 +66,7 @@ class Assembler:
             if self._drop and self._idle(step.op, names[0]):
                 return names[0]
             return self.builder.add(step.op, names, step.path, step.name)
-        if isinstance(step.op, Cast) and isinstance(step.op.format, FixedPoint):
+        if isinstance(step.op, Cast):
             return self._quantize_input(step, step.op.format, waiting[0])
         if isinstance(step.op, Relu | MaxPool | Reshape | Transpose):
             return Pending((*waiting[0].steps, step))
@@ -78,9 +80,20 @@ class Assembler:
         assert isinstance(value, str)
         return self.builder.tensor(value)
 
-    def _quantize_input(self, step: Step, fmt: FixedPoint, pending: Pending) -> str:
+    def shape(self, value: Value) -> Shape:
+        """The shape of a value, without the batch axis."""
+        if isinstance(value, str):
+            return self.builder.tensor(value).shape
+        tensor = full_range(self._shape, FixedPoint(8, 0))
+        for step in value.steps:
+            tensor = step.op.infer(tensor)
+        return tensor.shape
+
+    def _quantize_input(self, step: Step, fmt: Format, pending: Pending) -> str:
         if fmt.per_channel and any(isinstance(s.op, Reshape | Transpose) for s in pending.steps):
             raise Refused("quantizes a reshaped input per channel; quantize before the reshape")
+        if isinstance(fmt, Binary) and any(isinstance(s.op, Relu) for s in pending.steps):
+            raise Refused("takes the sign of numbers that are never negative")
         if self._input is None:
             name = self.builder.add(Input(self._shape, fmt), (), step.path, step.name)
             self._input = (name, fmt, step.path)

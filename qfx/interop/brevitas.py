@@ -12,16 +12,12 @@ import torch.fx
 from torch import nn
 
 from qfx.errors import QfxError, UnsupportedError
-from qfx.exact import FLOAT32_BOUND
 from qfx.graph import ops
-from qfx.graph.graph import Graph, Node
-from qfx.graph.interpreter import partial_sum_bound
+from qfx.graph.graph import Graph
 from qfx.interop.assemble import Assembler, Pending, Step, Value
+from qfx.interop.exact_ops import inexact_in_float32
 from qfx.interop.problems import Problems, Refused
 from qfx.learn.trace import Traced
-
-#: Operators whose sums and products brevitas rounds to float32; all others pass numbers on.
-_COMPUTING = (ops.Weighted, ops.Affine, ops.Add, ops.Sub, ops.Mul, ops.AvgPool, ops.LeakyRelu)
 
 
 def from_brevitas(model: nn.Module, example_input: torch.Tensor) -> Graph:
@@ -112,17 +108,6 @@ def require_brevitas() -> None:
         raise MissingToolError(
             "from_brevitas needs brevitas; install it with: pip install qfx[brevitas]"
         ) from error
-
-
-def inexact_in_float32(graph: Graph) -> list[tuple[Node, int]]:
-    """Nodes whose partial sums float32 (24 bits) may not hold, and how many bits they take at most."""
-    found = []
-    for node in graph.nodes[1:]:
-        if isinstance(node.op, _COMPUTING):
-            bound = partial_sum_bound(node, graph.operands(node))
-            if bound >= FLOAT32_BOUND:
-                found.append((node, bound.bit_length()))
-    return found
 
 
 def _assemble(

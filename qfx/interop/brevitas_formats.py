@@ -14,10 +14,12 @@ import numpy as np
 import torch
 from brevitas.quant_tensor import IntQuantTensor, QuantTensor
 
+from qfx.formats.base import Format
+from qfx.formats.binary import Binary
 from qfx.formats.fixed import MAX_WIDTH, FixedPoint
-from qfx.graph.ops import Affine, Cast
+from qfx.graph.ops import Cast
 from qfx.interop.assemble import Step
-from qfx.interop.dyadic import codes_at, per_channel_constant, power_of_two
+from qfx.interop.dyadic import codes_at, encoded_format, per_channel_constant, power_of_two
 from qfx.interop.problems import Refused
 
 ROUNDING = {"ROUND": "RND_CONV", "FLOOR": "TRN", "ROUND_TO_ZERO": "TRN_ZERO"}
@@ -33,7 +35,7 @@ def activation(proxy: Any, result: Any, channels: int, path: str) -> list[Step]:
     tensor_quant = proxy.fused_activation_quant_proxy.tensor_quant
     frac = _points(result, 1, channels)
     if int(_bit_width(result)) == 1 and result.signed:
-        return _bipolar(tensor_quant, result, frac, channels, path)
+        return _bipolar(tensor_quant, result, frac, path)
     fmt = _integer_format(proxy, result, frac, strict=True)
     _probe(tensor_quant, result, fmt, lambda x: np.asarray(fmt.quantize(x, axis=1)))
     return [Step(Cast(fmt), path)]
@@ -46,8 +48,8 @@ def truncation(proxy: Any, operand: Any, result: Any, channels: int, path: str) 
     return [Step(Cast(_integer_format(proxy, result, frac, strict=True)), path)], int(np.min(before))
 
 
-def weight(proxy: Any, result: Any) -> tuple[np.ndarray, FixedPoint]:
-    """Codes (int64) and format of a quantized weight; one binary point, or one per output channel.
+def weight(proxy: Any, result: Any) -> tuple[np.ndarray, FixedPoint, Format | None]:
+    """Codes (int64), format and encoding of a quantized weight; one binary point, or one per output channel.
 
     Raises:
         Refused: it cannot be represented.
@@ -56,12 +58,13 @@ def weight(proxy: Any, result: Any) -> tuple[np.ndarray, FixedPoint]:
         raise Refused("the weights are not quantized; give it a weight_quant with a power-of-two scale")
     frac = _points(result, 0, int(result.value.shape[0]))
     if int(_bit_width(result)) == 1 and result.signed:
-        fmt = FixedPoint(2, frac, overflow="SAT_SYM")  # plus and minus one times the scale
+        encoding: Format | None = Binary(frac)  # plus and minus one times the scale
+        fmt = encoded_format(result.value.detach().double().numpy(), isinstance(frac, tuple))
     else:
-        fmt = _integer_format(proxy, result, frac, strict=False)
-    codes = codes_at(result.value.detach().double().numpy(), frac)
+        encoding, fmt = None, _integer_format(proxy, result, frac, strict=False)
+    codes = codes_at(result.value.detach().double().numpy(), fmt.frac)  # type: ignore[arg-type]
     _check_range(codes, fmt)
-    return codes, fmt
+    return codes, fmt, encoding
 
 
 def bias(proxy: Any, result: Any, least: tuple[int, ...]) -> tuple[np.ndarray, FixedPoint]:
@@ -144,21 +147,14 @@ def _integer_format(proxy: Any, result: Any, frac: int | tuple[int, ...], strict
     return FixedPoint(width, frac, signed, rounding or "RND_CONV", "SAT_SYM" if narrow and signed else "SAT")
 
 
-def _bipolar(
-    tensor_quant: Any, result: Any, frac: int | tuple[int, ...], channels: int, path: str
-) -> list[Step]:
-    """Plus or minus the scale: a signed bit that is -1 for negative numbers, times two, plus one."""
-    sign = FixedPoint(1, 0, True, "TRN", "SAT")
+def _bipolar(tensor_quant: Any, result: Any, frac: int | tuple[int, ...], path: str) -> list[Step]:
     scales = np.ldexp(1.0, -np.asarray(frac)).reshape(-1)
 
     def expected(x: np.ndarray) -> np.ndarray:
         return np.where(x >= 0, 1.0, -1.0) * scales.reshape(1, -1, *(1,) * (x.ndim - 2))
 
     _probe(tensor_quant, result, FixedPoint(2, frac), expected)
-    one = np.ones(1 if isinstance(frac, int) else channels, dtype=np.int64)
-    unsigned = FixedPoint(1, frac, False)
-    twice = unsigned.with_frac(frac - 1 if isinstance(frac, int) else [f - 1 for f in frac])
-    return [Step(Cast(sign), path), Step(Affine(one, twice, one, unsigned), path)]
+    return [Step(Cast(Binary(frac)), path)]
 
 
 def _probe(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from fractions import Fraction
-from math import isqrt, prod
+from math import prod
 from typing import Any
 
 import brevitas.nn as qnn
@@ -14,13 +13,15 @@ import torch
 import torch.fx
 from torch import nn
 
+from qfx.formats.base import Format
 from qfx.formats.fixed import FixedPoint
 from qfx.graph import ops
 from qfx.graph.tensor import Tensor
 from qfx.interop import brevitas_formats as formats
 from qfx.interop.assemble import Step
 from qfx.interop.brevitas_trace import BrevitasRun
-from qfx.interop.dyadic import SHORT, constant, fraction_bits, power_of_two
+from qfx.interop.dyadic import SHORT, constant, power_of_two
+from qfx.interop.exact_ops import clip, exact_norm, leaky_relu
 from qfx.interop.problems import Problems, Refused
 from qfx.learn.operations import Context, Operation, Refusal, function_path, read_node
 from qfx.learn.trace import Traced, fetch, spelled
@@ -129,7 +130,7 @@ class LayerReader:
         if isinstance(function, nn.ReLU):
             return [Step(ops.Relu(), path)]
         if isinstance(function, nn.Hardtanh):
-            return [Step(_clip(function.min_val, function.max_val), path)]
+            return [Step(clip(function.min_val, function.max_val), path)]
         if type(function).__name__ != "Identity":
             raise Refused(f"the activation {type(function).__name__} is not supported; use ReLU or Hardtanh")
         return []
@@ -151,16 +152,16 @@ class LayerReader:
     def _weighted(self, node: torch.fx.Node, module: Any, path: str) -> ops.Op | Late | None:
         proxy, calls = self._calls(node, path, "weight_quant")
         try:
-            codes, fmt = formats.weight(proxy, calls[0][1] if calls else None)
+            codes, fmt, encoding = formats.weight(proxy, calls[0][1] if calls else None)
         except Refused as refusal:
             self.problems.add(f"{path}.weight_quant", refusal)
-            codes, fmt = None, None
+            codes, fmt, encoding = None, None, None
         bias_proxy, calls = self._calls(node, path, "bias_quant")
         bias = None if module.bias is None else calls[0][1] if calls else module.bias
         if codes is None or fmt is None or not self._bias_is_readable(bias_proxy, bias, path):
             return None
         if isinstance(module, qnn.QuantScaleBias):
-            return _scale_bias(bias_proxy, codes, fmt, bias)
+            return _scale_bias(bias_proxy, codes, fmt, encoding, bias)
         if isinstance(module, qnn.QuantLinear):
             size = Context(self.traced, node).size(_operands(node)[0])
             if len(size) != 1:
@@ -181,10 +182,10 @@ class LayerReader:
 
         def late(x: Tensor) -> ops.Op:
             if bias is None:
-                return make(codes, fmt, None, None, *window)
+                return make(codes, fmt, None, None, *window, weight_encoding=encoding)
             top = x.format.max_frac
             values, its = formats.bias(bias_proxy, bias, tuple(f + top for f in fmt.fracs(len(codes))))
-            return make(codes, fmt, values, its, *window)
+            return make(codes, fmt, values, its, *window, weight_encoding=encoding)
 
         return late
 
@@ -223,8 +224,8 @@ class LayerReader:
             "max_pool": lambda: ops.MaxPool(a["kernel"], a["stride"], a["padding"]),
             "reshape": lambda: ops.Reshape(a["shape"]),
             "transpose": lambda: ops.Transpose(a["axes"]),
-            "clip": lambda: _clip(a["low"], a["high"]),
-            "leaky_relu": lambda: _leaky(a["slope"]),
+            "clip": lambda: clip(a["low"], a["high"]),
+            "leaky_relu": lambda: leaky_relu(a["slope"]),
             "affine": lambda: _affine(a["scale"], a["offset"]),
             "norm": lambda: _norm(a["module"]),
             "avg_pool": lambda: _avg_pool(a),
@@ -262,30 +263,17 @@ def _padding(module: Any, size: tuple[int, ...]) -> ops.Padding:
     return tuple((int(p), int(p)) for p in module.padding)
 
 
-def _clip(low: float | None, high: float | None) -> ops.Op:
-    bounds = np.array([b for b in (low, high) if b is not None], dtype=np.float64)
-    constant(bounds, 31)
-    frac = max(0, fraction_bits(bounds))
-    codes = [None if b is None else int(np.ldexp(float(b), frac)) for b in (low, high)]
-    return ops.Clip(codes[0], codes[1], frac)
-
-
-def _leaky(slope: float) -> ops.Op:
-    codes, fmt = constant(np.array([slope]), SHORT)
-    frac = max(0, fmt.max_frac)
-    return ops.LeakyRelu(int(codes[0]) << (frac - fmt.max_frac), frac)
-
-
 def _affine(scale: torch.Tensor, offset: torch.Tensor) -> ops.Op:
     parts = [constant(t.detach().double().cpu().numpy(), SHORT) for t in (scale, offset)]
     return ops.Affine(*parts[0], *parts[1])
 
 
-def _scale_bias(proxy: Any, codes: np.ndarray, fmt: FixedPoint, bias: Any) -> ops.Op:
+def _scale_bias(proxy: Any, codes: np.ndarray, fmt: FixedPoint, encoding: Format | None, bias: Any) -> ops.Op:
     channels = len(codes)
-    if bias is None:
-        return ops.Affine(codes.reshape(channels), fmt, np.zeros(1, dtype=np.int64), FixedPoint(1, 0, False))
-    return ops.Affine(codes.reshape(channels), fmt, *formats.bias(proxy, bias, (0,) * channels))
+    offset = np.zeros(1, dtype=np.int64), FixedPoint(1, 0, False)
+    if bias is not None:
+        offset = formats.bias(proxy, bias, (0,) * channels)
+    return ops.Affine(codes.reshape(channels), fmt, *offset, scale_encoding=encoding)
 
 
 def _avg_pool(a: dict[str, Any]) -> ops.Op:
@@ -302,29 +290,14 @@ def _avg_pool(a: dict[str, Any]) -> ops.Op:
 
 
 def _norm(module: Any) -> ops.Op:
-    """A BatchNorm on running statistics, when all of its constants are short binary fractions.
-
-    ``y = x * g + (beta - mean * g)``, ``g = gamma / sqrt(var + eps)``; the root must be a rational number.
-    """
     channels = module.num_features
     gamma = module.weight if module.weight is not None else torch.ones(channels)
     beta = module.bias if module.bias is not None else torch.zeros(channels)
-    columns = [t.detach().double().tolist() for t in (gamma, beta, module.running_mean, module.running_var)]
-    scales, offsets = [], []
-    advice = (
-        "fold it into the layer before (brevitas.nn.utils.merge_bn, then calibrate and train on), or use "
-        "brevitas.nn.BatchNorm2dToQuantScaleBias"
-    )
-    for g, b, mean, var in zip(*columns, strict=True):
-        square = Fraction(var) + Fraction(module.eps)
-        roots = isqrt(square.numerator), isqrt(square.denominator)
-        if square <= 0 or (roots[0] ** 2, roots[1] ** 2) != (square.numerator, square.denominator):
-            raise Refused(f"1/sqrt({float(square):g}) is not a binary fraction; {advice}")
-        gain = Fraction(g) * roots[1] / roots[0]
-        offset = Fraction(b) - Fraction(mean) * gain
-        if any(f.denominator & (f.denominator - 1) for f in (gain, offset)):
-            raise Refused(f"its factor {float(gain):g} is not a binary fraction; {advice}")
-        scales.append(float(gain))
-        offsets.append(float(offset))
-    parts = [constant(np.array(values), SHORT) for values in (scales, offsets)]
-    return ops.Affine(*parts[0], *parts[1])
+    columns = [t.detach().double().numpy() for t in (gamma, beta, module.running_mean, module.running_var)]
+    try:
+        return exact_norm(*columns, module.eps)
+    except Refused as refusal:
+        raise Refused(
+            f"{refusal}; fold it into the layer before (brevitas.nn.utils.merge_bn, then calibrate and train "
+            "on), or use brevitas.nn.BatchNorm2dToQuantScaleBias"
+        ) from refusal

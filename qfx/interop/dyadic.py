@@ -85,3 +85,20 @@ def per_channel_constant(values: np.ndarray, least: tuple[int, ...]) -> tuple[np
     width = smallest_format(int(codes.min()), int(codes.max())).width
     frac = fracs[0] if len(set(fracs)) == 1 else fracs
     return codes, FixedPoint(width, frac, bool(codes.min() < 0))
+
+
+def encoded_format(values: np.ndarray, per_channel: bool) -> FixedPoint:
+    """The narrowest fixed-point format of constants that are numbers of a format with gaps; with a binary
+    point per channel along axis 0 when ``per_channel``.
+
+    Raises:
+        QfxError: it takes more than 62 bits.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if per_channel:
+        frac: int | tuple[int, ...] = tuple(fraction_bits(v) for v in values)
+    else:
+        frac = fraction_bits(values)
+    points = np.reshape(frac, (-1, *(1,) * (values.ndim - 1))) if per_channel else frac
+    integers = np.ldexp(values, points)
+    return smallest_format(int(integers.min()), int(integers.max()), frac)

@@ -139,10 +139,12 @@ class Truncated(nn.Module):
         self.input = qnn.QuantIdentity(Act, return_quant_tensor=True)
         self.conv = qnn.QuantConv2d(2, 4, 1, weight_quant=Weight, bias=False, return_quant_tensor=True)
         self.pool = qnn.TruncAvgPool2d(2, float_to_int_impl_type="floor")
-        self.last = qnn.TruncAdaptiveAvgPool2d((1, 1), float_to_int_impl_type="round")
+        self.last = qnn.TruncAdaptiveAvgPool2d(
+            (1, 1), float_to_int_impl_type="round", return_quant_tensor=False
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.last(self.pool(self.conv(self.input(x)))).value.reshape(-1, 4)
+        return self.last(self.pool(self.conv(self.input(x)))).reshape(-1, 4)
 
 
 def one_dimensional() -> nn.Module:
