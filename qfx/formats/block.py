@@ -218,7 +218,11 @@ class Block(Format):
         if codes.dtype != object:
             # Codes below 2**61 in magnitude are nearest to 0 at this shift and at any larger one.
             drop = np.minimum(drop, 62)
-        rounded = (shift_round(codes, drop, e.rounding)[0] << drop) << up
+        if isinstance(e, Minifloat):
+            rounded = e.rounded(codes, drop, lengths - 1 - (p + s - e.max_frac))
+        else:
+            rounded = shift_round(codes, drop, e.rounding)[0]
+        rounded = (rounded << drop) << up
         shift = s - e.max_frac + r
         return np.minimum(
             np.maximum(rounded, -_limit(-e.integer_min, shift, codes)),
@@ -257,10 +261,10 @@ class Block(Format):
         """See :meth:`Format.cast_interval`.
 
         With a given scale a cast is monotonic, so the ends of a channel's interval are cast with every scale
-        that its block can have: from the exponent of the end itself (or of the smallest magnitude of a
-        neighbour whose interval excludes 0) to the largest exponent that the block's intervals hold.
-        Smaller scales cannot give more: numbers of a smaller exponent stay below the power of two
-        that the end itself reaches.
+        that its block can have then: from the exponent of the end itself (or of the smallest magnitude of a
+        neighbour whose interval excludes 0) to the largest exponent of the end and of the neighbours'
+        intervals. Smaller scales cannot give more: numbers of a smaller exponent stay below the
+        power of two that the end itself reaches.
         """
         if not self.signed:
             low, high = np.maximum(low, 0), np.maximum(high, 0)
@@ -272,7 +276,7 @@ class Block(Format):
         excludes_zero = (ends[0] > 0) | (ends[1] < 0)
         least = np.where(excludes_zero, exponents.min(axis=0), _NO_EXPONENT)
         first = np.maximum(exponents, self._spread(least[None])[0])
-        last = self._spread(exponents.max(axis=0)[None])[0]
+        last = np.maximum(exponents, self._largest_of_neighbours(exponents.max(axis=0)))
         best = None
         if (last > _NO_EXPONENT).any():
             lowest = -self.exponent_max + self.emax
@@ -280,7 +284,7 @@ class Block(Format):
             stop = min(int(last.max()), self.exponent_max + self.emax)
             for exponent in range(min(start, stop), stop + 1):
                 # Outside its own range of exponents an end repeats the nearest one that can occur.
-                e = np.clip(exponent, np.minimum(first, last), last)
+                e = np.clip(exponent, first, np.maximum(first, last))
                 s = np.clip(e - self.emax, -self.exponent_max, self.exponent_max)
                 result = self._cast_with_scale(ends, lengths, p, r, s)
                 if best is None:
@@ -457,6 +461,18 @@ class Block(Format):
         starts = np.arange(0, values.shape[1], self.size)
         largest = np.maximum.reduceat(values, starts, axis=1)
         return np.repeat(largest, self.size, axis=1)[:, : values.shape[1]]
+
+    def _largest_of_neighbours(self, values: np.ndarray) -> np.ndarray:
+        """Per channel the largest value of the other channels of its block. When all places of a sample form
+        one block, a channel is its own neighbour."""
+        if self.size is None:
+            return self._spread(values[None])[0]
+        starts = np.arange(0, len(values), self.size)
+        largest = self._spread(values[None])[0]
+        at_top = values == largest
+        ties = np.repeat(np.add.reduceat(at_top.astype(np.int64), starts), self.size)[: len(values)] > 1
+        second = self._spread(np.where(at_top, _NO_EXPONENT, values)[None])[0]
+        return np.where(at_top & ~ties, second, largest)
 
     def _torch_blocks(self, x: torch.Tensor) -> torch.Tensor:
         """``(n, blocks, size, ...)``, padded with zeros."""

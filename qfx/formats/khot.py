@@ -86,8 +86,11 @@ class KHot(ScaledFormat):
 
     @property
     def integer_max(self) -> int:
-        """The largest number as an integer."""
-        return int(self._table.magnitudes[-1])
+        """The largest number as an integer. All ones are two signed digits: ``2**bits - 1``."""
+        every = (1 << self._bits) - 1
+        if self.digits == "csd":
+            return every if self.k > 1 else 1 << (self._bits - 1)
+        return every >> max(self._bits - self.k, 0) << max(self._bits - self.k, 0)
 
     @property
     def dense_below(self) -> float:
@@ -160,8 +163,8 @@ class KHot(ScaledFormat):
     @property
     def shift_bits(self) -> int:
         """Bits of a shift amount: enough for the highest digit of any number."""
-        highest = self._digits(self._table.magnitudes[-1:])[0][0]
-        return int(highest[0]).bit_length()
+        places, _ = self._digits(np.array([self.integer_max]))
+        return int(places[0][0]).bit_length()
 
     @property
     def encoded_width(self) -> int:
@@ -374,23 +377,24 @@ def _table(bits: int, k: int, digits: str) -> Table:
 
 
 def _magnitudes(bits: int, k: int, digits: str) -> np.ndarray:
-    if bits <= 23:
+    if bits <= 12 or _count(bits, k, digits) > 1 << max(bits - 3, 0):
+        # A large part of all: leave out the others.
         every = np.arange(1 << bits, dtype=np.int64)
         return every[digit_counts(every, digits) <= k]
-    # Grown digit by digit: a number with j nonzero digits is one with j - 1, plus or minus a power of two.
-    # Its highest digit may be one place above the range.
-    powers = np.int64(1) << np.arange(bits + 1, dtype=np.int64)
-    found = np.zeros(1, dtype=np.int64)
-    for _ in range(k):
-        grown = [found]
-        for power in powers:
-            grown.append(found + power)
-            if digits == "csd":
-                grown.append(np.abs(found - power))
-        found = np.unique(np.concatenate([g[g <= powers[-1]] for g in grown]))
-        if digits == "binary":
-            found = found[digit_counts(found, digits) <= k]
-    return found[found < 1 << bits]
+    # Digit by digit, from the most significant one on: every number once. `lowest[q]` are those whose last
+    # digit is at place q; the next digit is below it, for csd not next to it.
+    gap, signs = (2, (1, -1)) if digits == "csd" else (1, (1,))
+    lowest = [np.array([1 << q], dtype=np.int64) for q in range(bits + (digits == "csd"))]
+    found = [np.zeros(1, dtype=np.int64), *lowest]
+    for _ in range(k - 1):
+        grown = []
+        for q in range(len(lowest)):
+            above = np.concatenate([np.zeros(0, dtype=np.int64), *lowest[q + gap :]])
+            grown.append(np.concatenate([above + sign * (1 << q) for sign in signs]))
+        lowest = grown
+        found += lowest
+    magnitudes = np.concatenate(found)
+    return np.sort(magnitudes[magnitudes < 1 << bits])
 
 
 @lru_cache(maxsize=64)

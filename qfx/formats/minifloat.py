@@ -246,9 +246,14 @@ class Minifloat(Format):
             (torch.int32, 0x7F800000) if scaled.dtype == torch.float32 else (torch.int64, 0x7FF << 52)
         )
         # The power of two below each number, out of its own bits: exact, unlike a logarithm.
-        step = (scaled.view(integer) & exponent_bits).view(scaled.dtype)
-        step = step.mul_(2.0**-self.mantissa_bits).clamp_(min=1.0)
-        rounded = round_(scaled.div_(step), self.rounding).mul_(step)
+        power = scaled.view(integer) & exponent_bits
+        step = power.view(scaled.dtype).mul(2.0**-self.mantissa_bits).clamp_(min=1.0)
+        significand = scaled.div_(step)
+        if self._ties_alternate:
+            # The bias of IEEE 754 formats is odd: an even field is an odd exponent.
+            down = (significand.abs() == 1.5) & (power & (exponent_bits & -exponent_bits) == 0)
+            significand = torch.where(down, significand.sign(), significand)
+        rounded = round_(significand, self.rounding).mul_(step)
         return rounded.clamp_(float(self.integer_min), float(self.integer_max))
 
     def cast_integers(self, codes: np.ndarray, points: tuple[int, ...]) -> np.ndarray:
@@ -260,7 +265,12 @@ class Minifloat(Format):
         # away too.
         extra = bit_length(codes) - shift - (self.mantissa_bits + 1)
         extra = np.maximum(extra, 0).astype(codes.dtype) if self.exponent_bits else codes * 0
-        rounded = shift_round(codes, shift + extra, self.rounding)[0] << extra
+        leading = (
+            bit_length(codes)
+            - 1
+            + _column([f - p for f, p in zip(self.fracs(len(points)), points, strict=True)], codes)
+        )
+        rounded = self.rounded(codes, shift + extra, leading) << extra
         limits = [self.integer_max >> (f - r) for f, r in zip(self.fracs(len(points)), results, strict=True)]
         if codes.dtype != object:
             limits = [min(limit, 1 << 62) for limit in limits]
@@ -274,6 +284,23 @@ class Minifloat(Format):
         extra = extra.astype(integers.dtype) if self.exponent_bits else magnitude * 0
         inside = (integers >= self.integer_min) & (integers <= self.integer_max)
         return np.asarray(inside & ((magnitude >> extra) << extra == magnitude), dtype=bool)
+
+    def rounded(self, codes: np.ndarray, drop: np.ndarray, leading: np.ndarray) -> np.ndarray:
+        """``codes * 2**-drop`` rounded to integers.
+
+        Args:
+            leading: the exponent of each number's leading bit in units of ``2**-frac``.
+        """
+        if not self._ties_alternate:
+            return shift_round(codes, drop, self.rounding)[0]  # type: ignore[no-any-return]
+        down, up = (shift_round(codes, drop, mode)[0] for mode in ("RND_ZERO", "RND_INF"))
+        return np.where(leading & 1 == 1, down, up)
+
+    @property
+    def _ties_alternate(self) -> bool:
+        """Without mantissa bits every significand is 1: the even code is the one with the even exponent
+        field, which is the lower one of two when the exponent in units of ``2**-frac`` is odd."""
+        return self.mantissa_bits == 0 and self.rounding == "RND_CONV"
 
     def _check_saturating(self) -> None:
         if self.overflow != "SAT":
