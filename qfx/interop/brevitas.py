@@ -23,10 +23,12 @@ from qfx.learn.trace import Traced
 def from_brevitas(model: nn.Module, example_input: torch.Tensor) -> Graph:
     """The integer graph of a brevitas model, equal to its ``eval()`` output on every sample.
 
-    Read are fixed-point quantizers (integers with power-of-two scales and zero point 0), one scale per tensor
-    or per channel. brevitas's ``ROUND`` is ``RND_CONV``, ``FLOOR`` ``TRN``, ``ROUND_TO_ZERO`` ``TRN_ZERO``;
-    ``narrow_range`` of signed integers is ``SAT_SYM``. Every activation quantizer is run on ties and on both
-    ends of its range, and the finished graph on ``example_input``, before the graph is returned.
+    Read are fixed-point quantizers (integers with power-of-two scales and zero point 0), binary ones, and
+    saturating minifloats with power-of-two scales; one scale per tensor or per channel. brevitas's ``ROUND``
+    is ``RND_CONV``, ``FLOOR`` ``TRN``, ``ROUND_TO_ZERO`` ``TRN_ZERO``; ``narrow_range`` of signed integers is
+    ``SAT_SYM``; the scale of a minifloat becomes part of its exponent bias. Every activation quantizer is run
+    on ties and on both ends of its range, and the finished graph on ``example_input``, before the graph is
+    returned.
 
     brevitas computes in float32. Where the partial sums of a layer can exceed 24 bits, or a bias is not
     quantized, float32 may round what the graph keeps: a warning lists those layers, and the graph then equals
@@ -94,7 +96,7 @@ def from_brevitas(model: nn.Module, example_input: torch.Tensor) -> Graph:
             "model.double():\n" + "\n".join(f"  {node.where}: {bits} bits" for node, bits in inexact),
             stacklevel=2,
         )
-    _compare(graph, traced, run, values, example, bool(inexact))
+    _compare(graph, traced, run, values, example, max((bits for _, bits in inexact), default=0))
     return graph
 
 
@@ -166,7 +168,7 @@ class _Reference(nn.Module):
 
 
 def _compare(
-    graph: Graph, traced: Traced, run: Any, values: dict[str, Any], example: torch.Tensor, inexact: bool
+    graph: Graph, traced: Traced, run: Any, values: dict[str, Any], example: torch.Tensor, bits: int
 ) -> None:
     """The graph against the model on the example, node by node.
 
@@ -177,8 +179,8 @@ def _compare(
 
     double = double_run(traced, run, example)
     graph.torch_model = _Reference(double[0] if double is not None else traced.model).eval()
-    if double is None and inexact:
-        return  # float32 rounds, and in float64 it is another model: there is nothing to compare with
+    if bits > (53 if double is not None else 24):
+        return  # the model rounds (and may be another one in float64): there is nothing to compare with
     by_name = {n.name: v for n, v in (double[1] if double is not None else run).values.items()}
     codes = graph.trace(example.double().numpy())
     for name, value in values.items():

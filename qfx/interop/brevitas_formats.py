@@ -7,16 +7,18 @@ ends of the range and beyond), and must return what the format gives.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from brevitas.quant_tensor import IntQuantTensor, QuantTensor
+from brevitas.quant_tensor import FloatQuantTensor, IntQuantTensor, QuantTensor
 
+from qfx.errors import QfxError
 from qfx.formats.base import Format
 from qfx.formats.binary import Binary
 from qfx.formats.fixed import MAX_WIDTH, FixedPoint
+from qfx.formats.minifloat import Minifloat
 from qfx.graph.ops import Cast
 from qfx.interop.assemble import Step
 from qfx.interop.dyadic import codes_at, encoded_format, per_channel_constant, power_of_two
@@ -34,10 +36,14 @@ def activation(proxy: Any, result: Any, channels: int, path: str) -> list[Step]:
     """
     tensor_quant = proxy.fused_activation_quant_proxy.tensor_quant
     frac = _points(result, 1, channels)
-    if int(_bit_width(result)) == 1 and result.signed:
-        return _bipolar(tensor_quant, result, frac, path)
-    fmt = _integer_format(proxy, result, frac, strict=True)
-    _probe(tensor_quant, result, fmt, lambda x: np.asarray(fmt.quantize(x, axis=1)))
+    fmt: Format
+    if isinstance(result, FloatQuantTensor):
+        fmt = _minifloat(proxy, result, frac)
+    elif int(_bit_width(result)) == 1 and result.signed:
+        fmt = Binary(frac)
+    else:
+        fmt = _integer_format(proxy, result, frac, strict=True)
+    _probe(tensor_quant, result, fmt)
     return [Step(Cast(fmt), path)]
 
 
@@ -57,12 +63,17 @@ def weight(proxy: Any, result: Any) -> tuple[np.ndarray, FixedPoint, Format | No
     if not isinstance(result, QuantTensor):
         raise Refused("the weights are not quantized; give it a weight_quant with a power-of-two scale")
     frac = _points(result, 0, int(result.value.shape[0]))
-    if int(_bit_width(result)) == 1 and result.signed:
-        encoding: Format | None = Binary(frac)  # plus and minus one times the scale
-        fmt = encoded_format(result.value.detach().double().numpy(), isinstance(frac, tuple))
+    values = result.value.detach().double().numpy()
+    encoding: Format | None = None
+    if isinstance(result, FloatQuantTensor):
+        encoding = _minifloat(proxy, result, frac)
+    elif int(_bit_width(result)) == 1 and result.signed:
+        encoding = Binary(frac)
+    if encoding is not None:
+        fmt = encoded_format(values, encoding.per_channel)
     else:
-        encoding, fmt = None, _integer_format(proxy, result, frac, strict=False)
-    codes = codes_at(result.value.detach().double().numpy(), fmt.frac)  # type: ignore[arg-type]
+        fmt = _integer_format(proxy, result, frac, strict=False)
+    codes = codes_at(values, fmt.frac)  # type: ignore[arg-type]
     _check_range(codes, fmt)
     return codes, fmt, encoding
 
@@ -77,7 +88,7 @@ def bias(proxy: Any, result: Any, least: tuple[int, ...]) -> tuple[np.ndarray, F
     Raises:
         Refused: it cannot be represented.
     """
-    if not isinstance(result, QuantTensor):
+    if not isinstance(result, IntQuantTensor):
         return per_channel_constant(result.detach().double().numpy(), least)
     frac = _points(result, 0, int(result.value.shape[0]))
     fmt = _integer_format(proxy, result, frac, strict=False)
@@ -92,12 +103,6 @@ def _check_range(codes: np.ndarray, fmt: FixedPoint) -> None:
 
 
 def _bit_width(result: Any) -> float:
-    if not isinstance(result, IntQuantTensor):
-        kind = type(result).__name__.removesuffix("QuantTensor")
-        raise Refused(
-            f"quantizes to {kind.lower()} numbers; supported are integers with one scale per tensor or "
-            "channel"
-        )
     widths = {float(w) for w in result.bit_width.reshape(-1)}
     if len(widths) != 1 or not (width := widths.pop()).is_integer() or not 1 <= width <= MAX_WIDTH:
         raise Refused(
@@ -108,7 +113,9 @@ def _bit_width(result: Any) -> float:
 
 def _points(result: Any, axis: int, channels: int) -> int | tuple[int, ...]:
     """Binary points from the scale; one, or one per channel along ``axis``."""
-    _bit_width(result)
+    if not isinstance(result, IntQuantTensor | FloatQuantTensor):
+        kind = type(result).__name__.removesuffix("QuantTensor")
+        raise Refused(f"{kind} scales are not supported; use one per tensor or one per channel")
     zero = result.zero_point
     if bool((zero != 0).any()):
         raise Refused(
@@ -147,48 +154,70 @@ def _integer_format(proxy: Any, result: Any, frac: int | tuple[int, ...], strict
     return FixedPoint(width, frac, signed, rounding or "RND_CONV", "SAT_SYM" if narrow and signed else "SAT")
 
 
-def _bipolar(tensor_quant: Any, result: Any, frac: int | tuple[int, ...], path: str) -> list[Step]:
-    scales = np.ldexp(1.0, -np.asarray(frac)).reshape(-1)
+def _minifloat(proxy: Any, result: Any, frac: int | tuple[int, ...]) -> Minifloat:
+    """The format of a minifloat quantizer; its scale becomes part of the exponent bias."""
+    name = str(proxy.rounding_mode).upper().rpartition(".")[2]
+    if name != "ROUND":
+        raise Refused(
+            f"rounding {name} of minifloats; supported is ROUND (brevitas takes exponents from a float32 "
+            "logarithm, which others are not exact with)"
+        )
+    if not result.saturating:
+        raise Refused("a minifloat that does not saturate; infinity and NaN have no place in the graph")
+    numbers = [float(t) for t in (result.exponent_bit_width, result.mantissa_bit_width, result.exponent_bias)]
+    if not all(n.is_integer() for n in numbers):
+        raise Refused(f"exponent bits, mantissa bits and bias {numbers}; whole numbers are supported")
+    specials = "ieee" if result.inf_values else "fn" if result.nan_values else "none"
+    try:
+        base = Minifloat(*(int(n) for n in numbers), signed=bool(result.signed), specials=specials)
+    except QfxError as error:
+        raise Refused(str(error)) from error
+    up = base.frac
+    return base.with_frac([up + f for f in frac] if isinstance(frac, tuple) else up + frac)
 
-    def expected(x: np.ndarray) -> np.ndarray:
-        return np.where(x >= 0, 1.0, -1.0) * scales.reshape(1, -1, *(1,) * (x.ndim - 2))
 
-    _probe(tensor_quant, result, FixedPoint(2, frac), expected)
-    return [Step(Cast(Binary(frac)), path)]
-
-
-def _probe(
-    tensor_quant: Any, result: Any, fmt: FixedPoint, expected: Callable[[np.ndarray], np.ndarray]
-) -> None:
+def _probe(tensor_quant: Any, result: Any, fmt: Format) -> None:
     """Run the quantizer where formats differ and compare.
 
     Raises:
         Refused: it does something else than its attributes say.
     """
-    low, high = fmt.code_min, fmt.code_max
-    if high - low < 1 << 12:
-        codes = np.arange(low - 3, high + 4)
-    else:
-        spread = np.random.default_rng(0).integers(low, high, 500, endpoint=True)
-        codes = np.concatenate([np.arange(-8, 9), low + np.arange(-3, 4), high + np.arange(-3, 4), spread])
-    # Quarters tell rounding modes apart; a float32 model cannot hold them above 20 bits, and then they are
-    # other numbers of the same kind.
-    steps = (codes[:, None] + np.array([-0.5, -0.25, 0.0, 0.25, 0.5])).reshape(-1)
+    numbers = _integers_to_try(fmt)
+    # Quarters of the distance to the next number tell rounding modes apart. A float32 model cannot hold them
+    # above 20 bits, and then they are other numbers of the same kind.
+    gaps = np.diff(numbers, append=2 * numbers[-1] - numbers[-2])
+    steps = (numbers[:, None] + gaps[:, None] * np.array([0.0, 0.25, 0.5, 0.75])).reshape(-1)
+    steps = np.concatenate([steps, [-1e12, 1e12]])
+    fracs = np.reshape(fmt.frac, -1)  # type: ignore[attr-defined]
     rank = result.value.ndim
-    fracs = np.asarray(fmt.frac).reshape(-1)
     x = np.ldexp(steps[:, None], -fracs[None, :]).reshape(len(steps), len(fracs), *(1,) * (rank - 2))
-    dtype = result.value.dtype
-    given = torch.from_numpy(x).to(dtype)
+    given = torch.from_numpy(x).to(result.value.dtype)
     with torch.no_grad():
         found = tensor_quant(given)[0].double().numpy()
-    wanted = expected(given.double().numpy())
-    if found.shape != wanted.shape or (found != wanted).any():
-        place = np.argwhere(found != wanted)[0] if found.shape == wanted.shape else ()
-        example = ""
-        if len(place):
-            at = tuple(place)
-            number = float(given.double().numpy()[at])
-            example = f": {number:g} becomes {found[at]:g}, not {wanted[at]:g}"
-        raise Refused(
-            f"does not quantize as its attributes say ({fmt}){example}; use a quantizer of brevitas.quant"
+    wanted = np.asarray(fmt.quantize(given.double().numpy(), axis=1))
+    if found.shape == wanted.shape and (found == wanted).all():
+        return
+    example = ""
+    if found.shape == wanted.shape:
+        at = tuple(np.argwhere(found != wanted)[0])
+        number = float(given.double().numpy()[at])
+        example = f": {number:g} becomes {found[at]:g}, not {wanted[at]:g}"
+    raise Refused(
+        f"does not quantize as its attributes say ({fmt}){example}; use a quantizer of brevitas.quant"
+    )
+
+
+def _integers_to_try(fmt: Format) -> np.ndarray:
+    """Ascending numbers of a format in units of its finest grid, and some beyond its ends."""
+    if isinstance(fmt, Minifloat):
+        numbers = np.ldexp(replace(fmt, bias=0).values(), fmt.mantissa_bits - 1)
+        top = numbers[-1] - numbers[-2]
+        return np.concatenate(
+            [numbers[0] - top * np.array([2, 1]), numbers, numbers[-1] + top * np.arange(1, 4)]
         )
+    low, high = fmt.integer_min, fmt.integer_max
+    if high - low < 1 << 12:
+        return np.arange(low - 3, high + 4).astype(np.float64)
+    spread = np.random.default_rng(0).integers(low, high, 500, endpoint=True)
+    edges = [np.arange(-8, 9), low + np.arange(-3, 4), high + np.arange(-3, 4)]
+    return np.unique(np.concatenate([*edges, spread])).astype(np.float64)

@@ -7,7 +7,16 @@ from typing import Any
 import brevitas.nn as qnn
 import brevitas.quant as bq
 import torch
+from brevitas.inject.enum import ScalingPerOutputType
 from brevitas.quant.fixed_point import Int8ActPerTensorFixedPointMinMaxInit, Int8WeightPerChannelFixedPoint
+from brevitas.quant.float_base import (
+    Fp4e2m1Mixin,
+    Fp6e2m3Mixin,
+    Fp6e3m2Mixin,
+    ScaledFloatActBase,
+    ScaledFloatWeightBase,
+)
+from brevitas.quant.float_quant_ocp import Fp8e4m3OCPActPerTensorFloat, Fp8e4m3OCPWeightPerTensorFloat
 from torch import nn
 
 #: Steps of training mode after which activation quantizers have their scales.
@@ -186,6 +195,54 @@ def unquantized_bias() -> nn.Module:
     )
 
 
+class Fp4Act(Fp4e2m1Mixin, ScaledFloatActBase):
+    scaling_per_output_type = ScalingPerOutputType.TENSOR
+    collect_stats_steps = STATISTICS
+    restrict_scaling_type = "power_of_two"
+
+
+class Fp6Act(Fp6e3m2Mixin, ScaledFloatActBase):
+    scaling_per_output_type = ScalingPerOutputType.TENSOR
+    collect_stats_steps = STATISTICS
+    restrict_scaling_type = "power_of_two"
+
+
+class Fp6Weight(Fp6e2m3Mixin, ScaledFloatWeightBase):
+    scaling_per_output_type = ScalingPerOutputType.CHANNEL
+    restrict_scaling_type = "power_of_two"
+
+
+class Fp8Act(Fp8e4m3OCPActPerTensorFloat):
+    collect_stats_steps = STATISTICS
+    restrict_scaling_type = "power_of_two"
+
+
+class Fp8Weight(Fp8e4m3OCPWeightPerTensorFloat):
+    restrict_scaling_type = "power_of_two"
+
+
+def minifloats() -> nn.Module:
+    """E3M2 and E2M1 activations, E2M3 weights with a scale per channel; input ``(batch, 2, 6, 6)``."""
+    return nn.Sequential(
+        qnn.QuantIdentity(Fp6Act),
+        qnn.QuantConv2d(2, 4, 3, weight_quant=Fp6Weight, bias=False),
+        qnn.QuantReLU(Fp4Act),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        qnn.QuantLinear(16, 5, False, weight_quant=Fp6Weight, output_quant=Fp4Act),
+    )
+
+
+def fp8() -> nn.Module:
+    """OCP E4M3 everywhere: accumulators of more than 24 bits; input ``(batch, 6)``."""
+    return nn.Sequential(
+        qnn.QuantIdentity(Fp8Act),
+        qnn.QuantLinear(6, 8, False, weight_quant=Fp8Weight),
+        qnn.QuantReLU(Fp8Act),
+        qnn.QuantLinear(8, 3, False, weight_quant=Fp8Weight),
+    )
+
+
 #: Name: (network, shape of one sample).
 NETWORKS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "cnn": (Cnn, (1, 8, 8)),
@@ -194,4 +251,5 @@ NETWORKS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "truncated": (Truncated, (2, 8, 8)),
     "one_dimensional": (one_dimensional, (3, 16)),
     "scale_bias": (scale_bias, (3, 4, 4)),
+    "minifloats": (minifloats, (2, 6, 6)),
 }

@@ -25,6 +25,7 @@ from tests.interop.brevitas_networks import (
     Residual,
     UnsignedAct,
     Weight,
+    fp8,
     mlp,
     settled,
     unquantized_bias,
@@ -107,8 +108,8 @@ def test_verify_compares_with_the_model() -> None:
 
 @pytest.mark.parametrize(
     ("make", "shape", "layer"),
-    [(unquantized_bias, (6,), "1 ("), (lambda: Residual(20), (4, 8, 8), "fc (")],
-    ids=["unquantized_bias", "wide"],
+    [(unquantized_bias, (6,), "1 ("), (lambda: Residual(20), (4, 8, 8), "fc ("), (fp8, (6,), "3 (")],
+    ids=["unquantized_bias", "wide", "fp8"],
 )
 def test_where_float32_rounds_the_graph_equals_float64(make: Any, shape: tuple[int, ...], layer: str) -> None:
     torch.manual_seed(1)
