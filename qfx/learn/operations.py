@@ -114,7 +114,11 @@ def read(traced: Traced) -> tuple[list[Operation], dict[torch.fx.Node, torch.fx.
             found = read_node(traced, node)
             if isinstance(found, torch.fx.Node):
                 aliases[node] = found
+                if found in traced.paddings:
+                    traced.paddings[node] = _summed(traced.paddings[found], traced.paddings.get(node))
                 continue
+            if found.kind != "conv" and any(n in traced.paddings for n in found.operands):
+                raise Refusal("its operand is padded; padding is supported in front of convolutions only")
             rank = len(Context(traced, node).result)
             if not 1 <= rank <= 3:
                 raise Refusal(f"its result has {rank} axes besides the batch; 1 to 3 are supported")
@@ -267,12 +271,38 @@ def _conv(c: Context, a: dict[str, Any]) -> Operation:
         pairs: Pairs = tuple((t // 2, t - t // 2) for t in total)
     else:
         pairs = tuple((p, p) for p in _tuple(padding, rank))
+    pairs = _summed(pairs, c.traced.paddings.get(x))
     groups = int(c.constant(a.get("groups", 1)))
     attributes = {
         "weight": weight, "bias": _weights(c, a.get("bias")),
         "stride": stride, "padding": pairs, "dilation": dilation, "groups": groups,
     }  # fmt: skip
     return Operation("conv", [x], attributes)
+
+
+def _pad(c: Context, a: dict[str, Any]) -> torch.fx.Node:
+    x = c.dynamic(a["input"])
+    if c.constant(a.get("mode", "constant")) != "constant" or c.constant(a.get("value", 0)) not in (0, None):
+        raise Refusal("only padding with zeros is supported")
+    numbers = [int(n) for n in c.constant(a["pad"])]
+    pairs = [(numbers[i], numbers[i + 1]) for i in range(0, len(numbers), 2)]
+    rank = len(c.size(x)) - 1
+    if any(n < 0 for n in numbers) or any(n for pair in pairs[rank:] for n in pair):
+        raise Refusal(f"padding {numbers} is not supported; at least 0, and on spatial axes only")
+    pairs += [(0, 0)] * (rank - len(pairs))
+    c.traced.paddings[c.node] = tuple(pairs[:rank][::-1])
+    return x
+
+
+def _pad_module(c: Context, a: dict[str, Any]) -> torch.fx.Node:
+    module = a["module"]
+    return _pad(c, {"input": a["input"], "pad": module.padding, "value": getattr(module, "value", 0)})
+
+
+def _summed(pairs: Pairs, more: Pairs | None) -> Pairs:
+    if more is None:
+        return pairs
+    return tuple((a + c, b + d) for (a, b), (c, d) in zip(pairs, more, strict=True))
 
 
 def _conv_module(c: Context, a: dict[str, Any]) -> Operation:
@@ -608,6 +638,10 @@ MODULES: dict[type, Reader] = {
     nn.Linear: _linear_module,
     nn.Conv1d: _conv_module,
     nn.Conv2d: _conv_module,
+    nn.ZeroPad1d: _pad_module,
+    nn.ZeroPad2d: _pad_module,
+    nn.ConstantPad1d: _pad_module,
+    nn.ConstantPad2d: _pad_module,
     nn.BatchNorm1d: _norm_module,
     nn.BatchNorm2d: _norm_module,
     nn.ReLU: _relu,
@@ -641,6 +675,7 @@ FUNCTIONS: dict[Any, tuple[Reader, str]] = {
     F.linear: (_linear, "input weight bias"),
     F.conv1d: (_conv, _CONV),
     F.conv2d: (_conv, _CONV),
+    F.pad: (_pad, "input pad mode value"),
     torch.relu: (_relu, "input"),
     torch.relu_: (_relu, "input"),
     F.relu: (_relu, "input inplace"),

@@ -57,6 +57,8 @@ class Traced:
         dynamic: tensors that depend on the input.
         sizes: of dynamic nodes, the shape without the batch axis; missing when there is no batch axis in
             front.
+        paddings: of nodes that only pad with zeros, (before, after) per spatial axis; what pads becomes part
+            of the convolutions behind it.
     """
 
     model: torch.nn.Module
@@ -66,6 +68,7 @@ class Traced:
     values: dict[torch.fx.Node, Any] = field(default_factory=dict)
     dynamic: set[torch.fx.Node] = field(default_factory=set)
     sizes: dict[torch.fx.Node, tuple[int, ...]] = field(default_factory=dict)
+    paddings: dict[torch.fx.Node, tuple[tuple[int, int], ...]] = field(default_factory=dict)
 
 
 def trace(model: torch.nn.Module, example_input: torch.Tensor) -> Traced:

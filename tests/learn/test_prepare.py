@@ -493,3 +493,33 @@ def test_integer_images() -> None:
     g = qfx.freeze(q)
     np.testing.assert_array_equal(q(x).detach().double().numpy(), g.run(x))
     np.testing.assert_array_equal(g.trace(x)["n0_input"], x.numpy())
+
+
+class TestPadding:
+    """Zero padding in front of a convolution becomes part of it."""
+
+    @pytest.mark.parametrize(
+        "pad",
+        [
+            nn.ZeroPad2d((0, 1, 2, 3)),
+            nn.ConstantPad2d(1, 0.0),
+            nn.Sequential(nn.ZeroPad2d(1), nn.ZeroPad2d(2)),
+        ],
+    )
+    def test_joins_the_convolution(self, pad: nn.Module) -> None:
+        torch.manual_seed(0)
+        model = nn.Sequential(pad, nn.Identity(), nn.Conv2d(2, 3, 3, padding=(0, 1)), nn.ReLU())
+        x = torch.randn(3, 2, 5, 6)
+        q = qfx.prepare(model, x, qfx.Config(weight=FixedPoint(16), activation=FixedPoint(16)))
+        qfx.calibrate(q, [x])
+        graph = qfx.freeze(q)
+        with torch.no_grad():
+            assert (q(x).double().numpy() == graph.run(x)).all()
+            assert torch.allclose(q(x).double(), model(x).double(), atol=1e-2)
+        assert [n.op.kind for n in graph.nodes] == ["input", "conv", "relu", "cast"]
+
+    def test_in_front_of_anything_else_is_refused(self) -> None:
+        with pytest.raises(qfx.UnsupportedError, match="padding is supported in front of convolutions only"):
+            qfx.prepare(nn.Sequential(nn.ZeroPad2d(1), nn.ReLU()), torch.zeros(1, 2, 4, 4))
+        with pytest.raises(qfx.UnsupportedError, match="only padding with zeros"):
+            qfx.prepare(nn.Sequential(nn.ConstantPad2d(1, 2.0), nn.Conv2d(2, 2, 3)), torch.zeros(1, 2, 4, 4))

@@ -1,0 +1,72 @@
+"""Networks of the benchmarks for 28x28 images: plain torch modules."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from qfx.demo.networks import Residual
+
+
+class ShortcutNet(nn.Module):
+    """Two residual blocks with BatchNorm and shortcuts: input ``(batch, 1, 28, 28)``, output ``(batch, 10)``."""
+
+    def __init__(self, first: int = 16, second: int = 32) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, first, 3, stride=2, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(first)
+        self.block1 = Residual(first)
+        self.down = nn.Conv2d(first, second, 3, stride=2, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(second)
+        self.block2 = Residual(second)
+        self.fc = nn.Linear(second * 49, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.block1(torch.relu(self.bn1(self.stem(x))))
+        x = self.block2(torch.relu(self.bn2(self.down(x))))
+        return self.fc(torch.flatten(x, 1))
+
+
+class BinaryBlock(nn.Module):
+    """``scale * x + bn(conv(hardtanh(x)))``: with the hardtanh cast to one bit, a binary convolution.
+
+    The shortcut carries full numbers around it, multiplied by one constant per channel (Z. Liu et al.,
+    "Bi-Real Net", arXiv:1808.00278; Y. Zhang et al., "FracBNN", arXiv:2012.12206).
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.sign = nn.Hardtanh()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(channels)
+        self.scale = nn.Parameter(torch.ones(1, channels, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.scale + self.bn(self.conv(self.sign(x)))
+
+
+class BinaryNet(nn.Module):
+    """A binarized network but for its first and last layer: input ``(batch, 1, 28, 28)``, output
+    ``(batch, 10)``."""
+
+    def __init__(self, first: int = 24, second: int = 48) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, first, 3, stride=2, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(first)
+        self.block1 = BinaryBlock(first)
+        self.block2 = BinaryBlock(first)
+        self.down = nn.Conv2d(first, second, 3, stride=2, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(second)
+        self.block3 = BinaryBlock(second)
+        self.block4 = BinaryBlock(second)
+        self.fc = nn.Linear(second * 49, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.block2(self.block1(self.bn1(self.stem(x))))
+        x = self.block4(self.block3(self.bn2(self.down(x))))
+        return self.fc(torch.flatten(x, 1))
+
+
+def make(name: str) -> nn.Module:
+    """A network by its name."""
+    return {"ShortcutNet": ShortcutNet, "BinaryNet": BinaryNet}[name]()
