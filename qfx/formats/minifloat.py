@@ -467,9 +467,15 @@ class Minifloat(Format):
         bits_m = self.mantissa_bits
         if self.per_channel:
             # In units of the finest grid every channel looks alike: bias 0 is the format of that.
-            scaled = x / self._unit(xp, x, axis)
-            lost = (scaled == 0) & (x != 0)
-            x = xp.where(lost, xp.copysign(xp.full_like(x, 2.0**-1000), x), scaled)
+            with np.errstate(over="ignore", under="ignore"):
+                scaled = x / self._unit(xp, x, axis)
+            # What leaves the range of a double stays finite and other than zero.
+            for lost, stand_in in (
+                ((scaled == 0) & (x != 0), 2.0**-1000),
+                (xp.isinf(scaled) & ~xp.isinf(x), 2.0**1000),
+            ):
+                scaled = xp.where(lost, xp.copysign(xp.full_like(x, stand_in), x), scaled)
+            x = scaled
             low = bits_m
         else:
             low = self.min_exponent

@@ -85,6 +85,53 @@ def test_encode_like_ml_dtypes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OCP)
+@pytest.mark.parametrize("source", [np.float16, ml_dtypes.bfloat16], ids=["float16", "bfloat16"])
+def test_every_16_bit_float_like_ml_dtypes(name: str, source: Any) -> None:
+    """All 65536 bit patterns, infinities and NaNs with them."""
+    ours, dtype, _ = OCP[name]
+    x = np.arange(1 << 16, dtype=np.uint16).view(source)
+    if ours.specials == "none":
+        x = x[np.isfinite(x)]  # no code for NaN; ml_dtypes saturates infinities as we do
+    theirs = x.astype(np.float32).astype(dtype)
+    same_numbers(ours.quantize(x.astype(np.float64)), theirs.astype(np.float64))
+    numbers = ~np.isnan(x.astype(np.float64))
+    np.testing.assert_array_equal(
+        ours.encode(x.astype(np.float64))[numbers & ~np.isnan(theirs.astype(np.float64))],
+        theirs.view(np.uint8)[numbers & ~np.isnan(theirs.astype(np.float64))],
+    )
+
+
+@pytest.mark.parametrize("name", OCP)
+def test_every_pair_like_ml_dtypes(name: str) -> None:
+    """Products and sums of every two numbers, cast once."""
+    ours, dtype, _ = OCP[name]
+    numbers = ours.values()
+    for exact in (np.multiply.outer(numbers, numbers), np.add.outer(numbers, numbers)):
+        exact = exact[exact.astype(np.float32) == exact]  # what ml_dtypes takes without rounding
+        theirs = exact.astype(np.float32).astype(dtype).astype(np.float64)
+        same_numbers(ours.quantize(exact), theirs)
+
+
+@pytest.mark.parametrize("name", OCP)
+def test_every_integer_like_ml_dtypes(name: str) -> None:
+    """The cast of the graph, from the format's own grid and finer and coarser ones."""
+    base, dtype, _ = OCP[name]
+    ours = Minifloat(base.exponent_bits, base.mantissa_bits, specials=base.specials)
+    beyond = min(ours.integer_max + (ours.integer_max >> 3) + 9, 1 << 19)
+    codes = np.arange(-beyond, beyond + 1)[:, None]
+    for point in (ours.frac, ours.frac + 2, ours.frac - 3):
+        x = np.ldexp(codes, -point).astype(np.float32)
+        top = np.float32(ours.max)
+        theirs = np.clip(x, -top, top).astype(dtype).astype(np.float64)
+        (result,) = ours.result_points((point,))
+        np.testing.assert_array_equal(np.ldexp(ours.cast_integers(codes, (point,)), -result), theirs)
+        scaled = torch.from_numpy(np.ldexp(codes, ours.frac - point).astype(np.float32))
+        np.testing.assert_array_equal(
+            np.ldexp(ours.round_scaled(scaled).double().numpy(), -ours.frac), theirs
+        )
+
+
+@pytest.mark.parametrize("name", OCP)
 @pytest.mark.parametrize(
     ("mode", "theirs"),
     [
@@ -318,3 +365,164 @@ def test_bad_codes_are_refused(codes: Any) -> None:
 def test_bad_numbers_are_refused(x: Any) -> None:
     with pytest.raises(QfxError, match="cannot|cast"):
         Minifloat(4, 3).encode(x)
+
+
+# -- one bias per channel, and the integers of the graph -------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("e", "m", "signed", "specials"),
+    [
+        (3, 2, True, "none"),
+        (4, 3, True, "fn"),
+        (2, 0, True, "none"),
+        (0, 3, True, "none"),
+        (2, 2, False, "ieee"),
+    ],
+)
+@pytest.mark.parametrize("axis", [0, -1])
+def test_bias_per_channel_is_one_format_per_channel(
+    e: int, m: int, signed: bool, specials: str, mode: str, axis: int
+) -> None:
+    biases = (3, -7, 40, 0)
+    fmt = Minifloat(e, m, biases, signed, specials, mode)
+    singles = [Minifloat(e, m, b, signed, specials, mode) for b in biases]
+    assert fmt.frac == tuple(s.frac for s in singles) and fmt.per_channel and not fmt.learned
+    assert fmt.max.tolist() == [s.max for s in singles] and fmt.min.tolist() == [s.min for s in singles]
+    assert fmt.smallest_normal.tolist() == [s.smallest_normal for s in singles]
+    x = np.stack([hard_inputs(s)[-4000:] for s in singles])
+    together = np.moveaxis(x.reshape(4, 20, -1), 0, axis)
+    expected = np.moveaxis(
+        np.stack([s.quantize(r) for s, r in zip(singles, x, strict=True)]).reshape(4, 20, -1), 0, axis
+    )
+    codes = np.moveaxis(
+        np.stack([s.encode(r) for s, r in zip(singles, x, strict=True)]).reshape(4, 20, -1), 0, axis
+    )
+    same_numbers(fmt.quantize(together, axis), expected)
+    np.testing.assert_array_equal(fmt.encode(together, axis), codes)
+    same_numbers(fmt.decode(codes, axis), expected)
+    in_torch = torch.from_numpy(np.ascontiguousarray(together))
+    same_numbers(fmt.quantize(in_torch, axis).numpy(), expected)
+    np.testing.assert_array_equal(fmt.encode(in_torch, axis).numpy(), codes)
+    same_numbers(fmt.decode(torch.from_numpy(codes.copy()), axis).numpy(), expected)
+
+
+@settings(max_examples=100, deadline=None)
+@given(formats(), st.data())
+def test_integers_by_definition(fmt: Minifloat, data: st.DataObject) -> None:
+    """cast_integers and round_scaled, at every offset of the operand's grid, with a bias per channel."""
+    shifts = data.draw(st.lists(st.integers(-12, 12), min_size=2, max_size=2))
+    fracs = (fmt.frac, min(max(fmt.frac - 5, fmt.mantissa_bits - 300), fmt.mantissa_bits + 200))
+    both = fmt.with_frac(fracs)
+    points = tuple(f + s for f, s in zip(fracs, shifts, strict=True))
+    top = 3 * fmt.integer_max + 9
+    columns = []
+    for shift in shifts:
+        wide = top << shift if shift >= 0 else top >> -shift
+        columns.append(data.draw(st.lists(st.integers(-wide - 3, wide + 3), min_size=5, max_size=5)))
+    codes = np.array(columns, dtype=object).T
+    results = both.result_points(points)
+    cast = both.cast_integers(codes, points)
+    for channel, frac in enumerate(fracs):
+        single = fmt.with_frac(frac)
+        for code, found in zip(codes[:, channel], cast[:, channel], strict=True):
+            number = Fraction(int(code)) / Fraction(2) ** points[channel]
+            # The codes have at most 60 bits: move the grid to 0, where doubles hold the operand.
+            expected = exact(single.with_frac(0), float(number * Fraction(2) ** frac))
+            if float(number * Fraction(2) ** frac) == number * Fraction(2) ** frac:
+                assert (
+                    Fraction(int(found)) / Fraction(2) ** results[channel]
+                    == Fraction(expected) / Fraction(2) ** frac
+                )
+    assert both.members(
+        cast << np.array([f - r for f, r in zip(fracs, results, strict=True)], dtype=object)
+    ).all()
+    if max(map(abs, codes.reshape(-1))) < 1 << 50:
+        assert (both.cast_integers(codes.astype(np.int64), points) == cast).all()
+        scaled = np.ldexp(codes.astype(float), np.array(fracs) - np.array(points))
+        rounded = both.round_scaled(torch.tensor(scaled)).numpy()
+        np.testing.assert_array_equal(
+            np.ldexp(rounded, np.array(results) - np.array(fracs)), cast.astype(float)
+        )
+
+
+def test_wide_formats_stay_on_the_grid_of_narrow_operands() -> None:
+    """bfloat16 spans 260 bits; the cast of a sum of 20 bits has 20, and equals ml_dtypes."""
+    fmt = Minifloat(8, 7, specials="ieee")
+    assert (
+        fmt.integer_max.bit_length() == 261 - 7 + 7 - 7 + 0 if False else fmt.integer_max.bit_length() > 250
+    )
+    rng = np.random.default_rng(0)
+    codes = np.concatenate((np.arange(-5000, 5000), rng.integers(-(1 << 19), 1 << 19, 30000)))[:, None]
+    for point in (0, 12, -30, 100, 140):
+        results = fmt.result_points((point,))
+        assert results == (min(point, fmt.frac),)
+        cast = fmt.cast_integers(codes, (point,))
+        assert cast.dtype == np.int64 and int(np.abs(cast).max()) <= 1 << 19
+        x = np.ldexp(codes.astype(float), -point)
+        assert (x.astype(np.float32) == x).all()
+        theirs = x.astype(np.float32).astype(ml_dtypes.bfloat16).astype(np.float64)
+        np.testing.assert_array_equal(np.ldexp(cast.astype(float), -results[0]), theirs)
+        low, high = fmt.cast_interval(
+            np.array([-(1 << 19)], dtype=object), np.array([255], dtype=object), (point,)
+        )
+        if point <= fmt.frac:
+            assert (low[0], high[0]) == (-(1 << 19), 255)
+    per_channel = Minifloat(8, 7, (127, 100, 150), specials="ieee")
+    points = (12, -3, 30)
+    cast = per_channel.cast_integers(np.repeat(codes, 3, axis=1), points)
+    for i, bias in enumerate((127, 100, 150)):
+        single = Minifloat(8, 7, bias, specials="ieee").cast_integers(codes, points[i : i + 1])
+        np.testing.assert_array_equal(cast[:, i], single[:, 0])
+    with pytest.raises(QfxError, match="its numbers span .* bits, and tensors hold 62"):
+        fmt.integers(np.ones(3))
+
+
+def test_saturation_off_the_operands_grid() -> None:
+    """The largest number 28 = 7 * 2**2 is no multiple of 2**5: the result needs the finer grid."""
+    fmt = Minifloat(3, 2)
+    assert fmt.result_points((-5, fmt.frac + 3, 0)) == (-2, fmt.frac, 0)
+    assert fmt.cast_integers(np.array([[2, -9, 0]]), (-5, -5, -5)).tolist() == [[7, -7, 0]]
+    assert fmt.result_points((-5,) * 3) == (-2,) * 3
+
+
+def test_finite_numbers_beyond_a_double_after_scaling() -> None:
+    """IEEE 754: rounding towards zero never reaches infinity from a finite number, however large the bias."""
+    fmt = Minifloat(5, 2, (300, 15), specials="ieee", overflow="INF", rounding="TRN_ZERO")
+    x = np.array([[1e300, 1e300], [np.inf, -np.inf], [-1e308, -1e308]])
+    expected = [[fmt.max[0], fmt.max[1]], [np.inf, -np.inf], [-fmt.max[0], -fmt.max[1]]]
+    assert fmt.quantize(x, axis=1).tolist() == expected
+    assert fmt.quantize(torch.tensor(x), axis=1).tolist() == expected
+    tiny = Minifloat(5, 2, (-300, 15), rounding="TRN").quantize(np.array([[-5e-324, -5e-324]]), axis=1)
+    assert tiny.tolist() == [[-(2.0**299), -(2.0**-16)]]
+
+
+def test_members_of_wide_and_channelled_formats() -> None:
+    fmt = Minifloat(3, 2, (3, 5))
+    numbers = set(fmt.with_frac(0).values().astype(int).tolist())
+    every = np.arange(-600, 600)
+    assert [int(i) for i in every[fmt.members(every)]] == sorted(numbers)
+    huge = Minifloat(8, 7)
+    integers = np.array([255 << 200, 257 << 200, huge.integer_max, huge.integer_max + 1, 0], dtype=object)
+    assert huge.members(integers).tolist() == [True, False, True, False, True]
+
+
+def test_networks_need_saturation_and_matching_channels() -> None:
+    infinite = Minifloat(5, 2, specials="ieee", overflow="INF")
+    for call in (
+        lambda: infinite.cast_integers(np.ones((1, 1), dtype=np.int64), (0,)),
+        lambda: infinite.round_scaled(torch.ones(1)),
+    ):
+        with pytest.raises(QfxError, match='a network needs overflow="SAT"'):
+            call()
+    two = Minifloat(4, 3, (7, 8))
+    with pytest.raises(QfxError, match="2 binary points for 3 channels"):
+        two.quantize(np.ones((3, 3)))
+    with pytest.raises(QfxError, match="2 binary points for 3 channels"):
+        two.cast_integers(np.ones((1, 3), dtype=np.int64), (0, 0, 0))
+    with pytest.raises(QfxError, match="needs one bias"):
+        two.values()
+    with pytest.raises(QfxError, match="bias must be integers, one per channel, found an empty"):
+        Minifloat(4, 3, ())
+    assert two.with_frac(None).learned and two.with_frac((9, 10)) == two and str(two) == "E4M3 bias 7..8"
