@@ -7,7 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from qfx.errors import UnsupportedError
+from qfx.formats import KHot, Minifloat
 from qfx.formats.rounding import OVERFLOW, ROUNDING
+from qfx.graph.casts import GappedCast
 from qfx.hls.carriers import integer_width
 
 #: Where the headers are; convert copies them into the project.
@@ -86,11 +89,48 @@ class Struct:
         # inside these bounds gives: nothing but a sign is left, or nothing but zeros in the low bits of a
         # value that is out of range.
         clamped = [max(min(s, acc_width + 1), -(width + 2)) for s in shifts]
+        self.typedef("cast_t", "qfx::to_fixed")
         self._lines.append(f"    static const unsigned max_left = {max(0, -min(clamped))};")
         self._lines.append(f"    static const int rounding = qfx::{rounding};")
         self._lines.append(f"    static const int overflow = qfx::{overflow};")
         assert rounding in ROUNDING and overflow in OVERFLOW
         self.table("shift", clamped, "int")
+
+    def binary_cast(self) -> None:
+        """The members of the cast to -1 and 1."""
+        self.typedef("cast_t", "qfx::to_binary")
+
+    def gapped_cast(self, cast: GappedCast, fmt: Minifloat | KHot, order: np.ndarray | None) -> None:
+        """The members of a cast to a minifloat or a K-hot format.
+
+        Args:
+            cast: in the order of the channels of the graph.
+            fmt: what is cast to.
+            order: index into the flattened tensor, where channels do not stand in the order of the graph.
+
+        Raises:
+            UnsupportedError: the limit has more bits than a C++ literal.
+        """
+        if cast.saturates and cast.limit.bit_length() > 63:
+            raise UnsupportedError(
+                f"a cast to {fmt} takes {cast.limit.bit_length()} bits here, and constants in HLS C++ have "
+                "63: the binary points of its channels are too far apart; use fewer exponent bits, or one "
+                "binary point for all channels"
+            )
+        self.typedef("cast_t", "qfx::to_minifloat" if isinstance(fmt, Minifloat) else "qfx::to_khot")
+        self._lines.append(f"    static const int grid = {cast.shift};")
+        self.constants(max_align=max(cast.align), saturates=cast.saturates)
+        if isinstance(fmt, Minifloat):
+            self.constants(precision=cast.precision)
+            self._lines.append(f"    static const int rounding = qfx::{fmt.rounding};")
+            assert fmt.rounding in ROUNDING
+        else:
+            self.constants(digits=cast.digits, csd=fmt.digits == "csd")
+            self._lines.append("    static const int rounding = qfx::RND_CONV;")
+        for name, shifts in (("align", cast.align), ("settle", cast.settle)):
+            values = np.asarray(shifts)
+            self.table(name, values if order is None else values[order], "int")
+        self.table("limit", [cast.limit if cast.saturates else 0])
 
     def text(self) -> str:
         """The struct, with :data:`INDEX` and :data:`REUSE` where hls4ml's numbers go."""

@@ -26,6 +26,7 @@ _VECTORS = {
     "SLOPE": "SLOPE_WIDTH",
     "LOW": "BOUND_WIDTH",
     "HIGH": "BOUND_WIDTH",
+    "LIMIT": "OUT_WIDTH",
 }
 
 
@@ -175,11 +176,25 @@ def remark(kernel: Kernel) -> str:
             shift, by = n("SHIFT"), " after aligning each channel" if n("PER_CHANNEL") else ""
             what = f"drops {_count(shift, 'bit')}" if shift > 0 else f"appends {_count(-shift, 'bit')}"
             return f"{what}{by}, {ROUNDING[n('ROUNDING')]}, {OVERFLOW[n('OVERFLOW')]}"
+        case "qfx_cast_minifloat":
+            bits = _count(n("PRECISION"), "significant bit")
+            return f"{bits}, {ROUNDING[n('ROUNDING')]}, on {_grid(n('SHIFT'))}"
+        case "qfx_cast_khot":
+            kind = "signed digit" if n("CSD") else "one"
+            return f"the nearest number of at most {_count(n('K'), kind)}, on {_grid(n('SHIFT'))}"
+        case "qfx_cast_binary":
+            return f"the signs of {_count(n('P'), 'element')}"
         case "qfx_concat":
             return f"{n('BEATS0')} and {_count(n('BEATS1'), 'beat')} per pixel"
         case "qfx_reorder":
             return f"frames of {n('LENGTH')} beats, through a double buffer"
     return f"{_count(n('P'), 'element')} per beat"
+
+
+def _grid(shift: int) -> str:
+    if shift == 0:
+        return "the operand's grid"
+    return f"a grid {_count(abs(shift), 'bit')} {'coarser' if shift > 0 else 'finer'}"
 
 
 def _count(number: int, what: str) -> str:

@@ -131,6 +131,19 @@ _MODULES = (
         latency=lambda k: 1 + k.number("PER_CHANNEL"),
         steps=_every,
     ),
+    Module(
+        "qfx_cast_minifloat",
+        _words("P IN_WIDTH IN_SIGNED SHIFT PRECISION OUT_WIDTH OUT_SIGNED ROUNDING SATURATE LIMIT"),
+        latency=lambda _: 3,
+        steps=_every,
+    ),
+    Module(
+        "qfx_cast_khot",
+        _words("P IN_WIDTH IN_SIGNED SHIFT K CSD OUT_WIDTH OUT_SIGNED SATURATE LIMIT"),
+        latency=lambda k: k.number("K") + (5 if k.number("CSD") else 2),
+        steps=_every,
+    ),
+    Module("qfx_cast_binary", _words("P IN_WIDTH IN_SIGNED OUT_WIDTH"), steps=_every),
     Module("qfx_relu", _words("P IN_WIDTH IN_SIGNED OUT_WIDTH"), steps=_every),
     Module(
         "qfx_leaky_relu",

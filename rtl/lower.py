@@ -9,9 +9,12 @@ from typing import TypeVar
 import numpy as np
 
 from qfx.errors import QfxError, UnsupportedError
+from qfx.formats import Binary as BinaryFormat
+from qfx.formats import FixedPoint, KHot, Minifloat
 from qfx.formats.rounding import OVERFLOW, ROUNDING
 from qfx.graph import Graph, Node, Tensor
 from qfx.graph import ops as op
+from qfx.graph.casts import gapped_cast
 from qfx.graph.ops import Padding, affine_integers, cast_shifts, clip_integers, integers, weighted_integers
 from qfx.rtl.design import canonical_order
 from qfx.rtl.library import clog2
@@ -174,11 +177,18 @@ class _Lowering:
     # -- operators -------------------------------------------------------------------------------------------
 
     def cast(self, node: Node) -> Value:
+        fmt = _operator(node, op.Cast).format
+        if isinstance(fmt, Minifloat | KHot):
+            return self.gapped_cast(node, fmt)
+        if isinstance(fmt, BinaryFormat):
+            return self.elementwise(node, "qfx_cast_binary", {})
+        if not isinstance(fmt, FixedPoint):
+            raise UnsupportedError(
+                f"{node.where}: a cast of activations to {fmt} has no Verilog kernel: the scale of a block "
+                "is found at run time. Supported: FixedPoint, Minifloat, KHot, Binary (weights may have any "
+                "format); or use the interpreter, graph.run(x)"
+            )
         x = self.operand(node)
-        try:
-            fmt = op.fixed_point_format(_operator(node, op.Cast))
-        except UnsupportedError as error:
-            raise UnsupportedError(f"{node.where}: {error}") from error
         source = self.graph[node.inputs[0]].tensor
         shifts = cast_shifts(source, fmt)
         out = self.like(x, node)
@@ -188,6 +198,46 @@ class _Lowering:
             return self.skip(node, x, "changes no code")
         in_stream = self.in_stream(x, source, shifts)
         return self.put(_cast(node.name, x, out, in_stream, fmt.rounding, fmt.overflow))
+
+    def gapped_cast(self, node: Node, fmt: Minifloat | KHot) -> Value:
+        """One uniform cast; exact shifts by channel around it where binary points differ."""
+        x = self.operand(node)
+        source = self.graph[node.inputs[0]].tensor
+        cast = gapped_cast(source, fmt, node.tensor)
+        out = self.like(x, node)
+        same = (x.width, x.signed) == (out.width, out.signed)
+        if same and source.encoding == fmt and source.fracs == node.tensor.fracs:
+            return self.skip(node, x, "changes no code")
+        if any(cast.align):
+            width, signed = bits_of(int(cast.low.min()), int(cast.high.max()))
+            aligned = replace(x, name=f"{node.name}_in0", node=None, width=width, signed=signed)
+            left = self.in_stream(x, source, [-a for a in cast.align])
+            x = self.put(_cast(node.name, x, aligned, left, "TRN", "WRAP"))
+        settles = any(cast.settle)
+        width, signed = bits_of(cast.result_low, cast.result_high)
+        uniform = replace(out, name=f"{node.name}_grid", node=None, width=width, signed=signed)
+        result = uniform if settles else out
+        parameters: dict[str, int | str] = {
+            "IN_WIDTH": x.width,
+            "IN_SIGNED": int(x.signed),
+            "SHIFT": cast.shift,
+            "OUT_WIDTH": result.width,
+            "OUT_SIGNED": int(result.signed),
+            "SATURATE": int(cast.saturates),
+            "LIMIT": cast.limit if cast.saturates else 0,
+        }
+        if isinstance(fmt, Minifloat):
+            module = "qfx_cast_minifloat"
+            parameters |= {"PRECISION": cast.precision, "ROUNDING": ROUNDING.index(fmt.rounding)}
+        else:
+            module = "qfx_cast_khot"
+            # One digit is the same in both ways of counting.
+            parameters |= {"K": cast.digits, "CSD": int(fmt.digits == "csd" and cast.digits > 1)}
+        x = self.put(Elementwise(node.name, (x,), result, module, parameters))
+        if settles:
+            right = self.in_stream(x, source, cast.settle)
+            x = self.put(_cast(node.name, x, out, right, "TRN", "WRAP"))
+        return x
 
     def relu(self, node: Node) -> Value:
         x, fmt = self.operand(node), node.tensor.format

@@ -3,18 +3,19 @@
 
 // Two tensors joined along the channels, with a shift of their own for every channel, followed by a cast.
 //
-// CONFIG_T: n_pixels, n_chan0, n_chan1, acc_t, up(channel) (channel of the result), shift(channel) and the members of the cast.
+// CONFIG_T: n_pixels, n_chan0, n_chan1, acc_t, up(channel) (channel of the result), cast_t and the members of that cast
+// (qfx_gaps.h).
 
 #include "hls_stream.h"
 #include "nnet_common.h"
-#include "qfx_cast.h"
+#include "qfx_gaps.h"
 
 namespace qfx {
 
 template <class res_T, class CONFIG_T, class code_T> res_T concat_element(const code_T &code, unsigned channel) {
     #pragma HLS INLINE
     typedef typename CONFIG_T::acc_t acc_t;
-    return cast_code<res_T, CONFIG_T>(acc_t(acc_t(code) << CONFIG_T::up(channel)), CONFIG_T::shift(channel));
+    return cast_to<res_T, CONFIG_T>(acc_t(acc_t(code) << CONFIG_T::up(channel)), channel);
 }
 
 template <class data0_T, class data1_T, class res_T, class CONFIG_T>

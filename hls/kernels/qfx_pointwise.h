@@ -3,12 +3,12 @@
 
 // Operators of one or two operands that work element by element, each followed by a cast.
 //
-// CONFIG_T: n_in (elements), n_chan (channels, the fastest axis), acc_t (an ap_int that holds the exact result), shift(channel) and the
-// members of the cast (qfx_cast.h); and what the operator says below.
+// CONFIG_T: n_in (elements), n_chan (channels, the fastest axis), acc_t (an ap_int that holds the exact result), cast_t and
+// the members of that cast (qfx_gaps.h); and what the operator says below.
 
 #include "hls_stream.h"
 #include "nnet_common.h"
-#include "qfx_cast.h"
+#include "qfx_gaps.h"
 
 namespace qfx {
 
@@ -96,7 +96,7 @@ Elements:
     for (unsigned i = 0; i < CONFIG_T::n_in; i++) {
         #pragma HLS UNROLL
         unsigned channel = i % CONFIG_T::n_chan;
-        res[i] = cast_code<res_T, CONFIG_T>(OP::template eval<CONFIG_T>(code_of(data[i]), channel), CONFIG_T::shift(channel));
+        res[i] = cast_to<res_T, CONFIG_T>(OP::template eval<CONFIG_T>(code_of(data[i]), channel), channel);
     }
 }
 
@@ -114,8 +114,8 @@ Beats:
     Elements:
         for (unsigned channel = 0; channel < res_T::size; channel++) {
             #pragma HLS UNROLL
-            out_data[channel] = cast_code<element_t, CONFIG_T>(
-                OP::template eval<CONFIG_T>(code_of(in_data[channel]), channel), CONFIG_T::shift(channel));
+            out_data[channel] = cast_to<element_t, CONFIG_T>(
+                OP::template eval<CONFIG_T>(code_of(in_data[channel]), channel), channel);
         }
         res.write(out_data);
     }
@@ -129,8 +129,8 @@ Elements:
     for (unsigned i = 0; i < CONFIG_T::n_in; i++) {
         #pragma HLS UNROLL
         unsigned channel = i % CONFIG_T::n_chan;
-        res[i] = cast_code<res_T, CONFIG_T>(OP::template eval<CONFIG_T>(code_of(data0[i]), code_of(data1[i]), channel),
-                                            CONFIG_T::shift(channel));
+        res[i] = cast_to<res_T, CONFIG_T>(OP::template eval<CONFIG_T>(code_of(data0[i]), code_of(data1[i]), channel),
+                                            channel);
     }
 }
 
@@ -149,9 +149,9 @@ Beats:
     Elements:
         for (unsigned channel = 0; channel < res_T::size; channel++) {
             #pragma HLS UNROLL
-            out_data[channel] = cast_code<element_t, CONFIG_T>(
+            out_data[channel] = cast_to<element_t, CONFIG_T>(
                 OP::template eval<CONFIG_T>(code_of(in_data0[channel]), code_of(in_data1[channel]), channel),
-                CONFIG_T::shift(channel));
+                channel);
         }
         res.write(out_data);
     }

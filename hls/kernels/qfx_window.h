@@ -4,12 +4,12 @@
 // Sliding windows with stride, dilation and any padding: convolution with groups, maximum and scaled sum, each followed by a cast.
 //
 // CONFIG_T: in_height, in_width, n_chan, out_height, out_width, n_filt, kernel_height, kernel_width, stride_*, dilation_*, pad_top,
-// pad_bottom, pad_left, pad_right, acc_t, shift(filter) and the members of the cast; and what the operator says below.
+// pad_bottom, pad_left, pad_right, acc_t, cast_t and the members of that cast (qfx_gaps.h); and what the operator says below.
 // One-dimensional tensors have one row.
 
 #include "hls_stream.h"
 #include "nnet_common.h"
-#include "qfx_cast.h"
+#include "qfx_gaps.h"
 
 namespace qfx {
 
@@ -127,7 +127,7 @@ Rows:
         Filters:
             for (unsigned f = 0; f < CONFIG_T::n_filt; f++) {
                 res[(y * CONFIG_T::out_width + x) * CONFIG_T::n_filt + f] =
-                    cast_code<res_T, CONFIG_T>(OP::template eval<CONFIG_T>(taps, f), CONFIG_T::shift(f));
+                    cast_to<res_T, CONFIG_T>(OP::template eval<CONFIG_T>(taps, f), f);
             }
         }
     }
@@ -204,7 +204,7 @@ Rows:
             Filters:
                 for (unsigned f = 0; f < CONFIG_T::n_filt; f++) {
                     #pragma HLS UNROLL
-                    out_data[f] = cast_code<element_t, CONFIG_T>(OP::template eval<CONFIG_T>(taps, f), CONFIG_T::shift(f));
+                    out_data[f] = cast_to<element_t, CONFIG_T>(OP::template eval<CONFIG_T>(taps, f), f);
                 }
                 res.write(out_data);
             }

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from qfx.errors import UnsupportedError
-from qfx.formats.fixed import FixedPoint
+from qfx.formats import Binary, FixedPoint, KHot, Minifloat
 from qfx.graph import ops
 from qfx.graph.graph import Graph, Node
 from qfx.hls.layers import LayerSpec
@@ -38,7 +38,10 @@ _LOWERINGS: dict[str, Callable[[Design, Node, Node | None], None]] = {
     "max_pool": pools.lower_max_pool,
     "avg_pool": pools.lower_avg_pool,
 }
-assert _LOWERINGS.keys() == ops.OPS.keys()
+assert _LOWERINGS.keys() <= ops.OPS.keys()
+
+#: What the kernels can cast to.
+_CASTS = FixedPoint | Minifloat | KHot | Binary
 
 #: Operators whose layer does not cast its result.
 _NEVER_FUSED = ops.Input | ops.Cast | ops.Reshape | ops.Transpose
@@ -61,8 +64,14 @@ def lower(graph: Graph, io: str) -> list[LayerSpec]:
             continue
         cast = _following_cast(graph, node)
         try:
-            if isinstance(node.op, ops.Cast):
-                ops.fixed_point_format(node.op)
+            if isinstance(node.op, ops.Cast) and not isinstance(node.op.format, _CASTS):
+                raise UnsupportedError(
+                    f"a cast of activations to {node.op.format} has no HLS kernel: the scale of a block is "
+                    "found at run time. Supported: FixedPoint, Minifloat, KHot, Binary (weights may have any "
+                    "format); or use the interpreter, graph.run(x)"
+                )
+            if node.op.kind not in _LOWERINGS:
+                raise UnsupportedError(ops.no_hardware(node.op))
             _LOWERINGS[node.op.kind](design, node, cast)
         except UnsupportedError as error:
             problems.append(f"{node.where}: {error}")
@@ -83,4 +92,4 @@ def _following_cast(graph: Graph, node: Node) -> Node | None:
     consumers = graph.consumers(node.name)
     if len(consumers) != 1 or not isinstance(consumers[0].op, ops.Cast):
         return None
-    return consumers[0] if isinstance(consumers[0].op.format, FixedPoint) else None
+    return consumers[0] if isinstance(consumers[0].op.format, _CASTS) else None

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from qfx.formats import Binary, FixedPoint, Format, KHot, Minifloat
 from qfx.graph import ops
+from qfx.graph.casts import gapped_cast
 from qfx.graph.graph import Node
 from qfx.graph.tensor import Tensor
 from qfx.hls.carriers import CType, carrier, carries_values, casting, integer_width
@@ -94,6 +96,8 @@ class Design:
         """Whether hls4ml's layer for ``node`` can do ``cast`` too, by the type of its result."""
         if cast is None:
             return True
+        if not isinstance(_target(cast), FixedPoint):
+            return False
         exact, fmt = node.tensor, cast.tensor.format
         if not carries_values(exact) or not carries_values(cast.tensor) or fmt.overflow == "WRAP_SM":
             return False
@@ -146,8 +150,13 @@ class Design:
         struct.accumulator(*acc)
         last, acc_width = cast or node, integer_width(*acc)
         fmt = last.tensor.format
+        target = None if cast is None else _target(cast)
         if cast is None:
             struct.cast([0], acc_width, fmt.width, "TRN", "WRAP")
+        elif isinstance(target, Minifloat | KHot):
+            struct.gapped_cast(gapped_cast(node.tensor, target, cast.tensor), target, order)
+        elif isinstance(target, Binary):
+            struct.binary_cast()
         else:
             shifts = np.asarray(ops.cast_shifts(node.tensor, fmt))
             shifts = shifts if order is None else shifts[order]
@@ -177,6 +186,11 @@ class Design:
             )
         )
         return Value(name, shape, value.type, tensor)
+
+
+def _target(cast: Node) -> Format:
+    assert isinstance(cast.op, ops.Cast)
+    return cast.op.format
 
 
 def present_order(value: Value) -> np.ndarray:

@@ -71,6 +71,15 @@ def _case(
     return Case(name, kernel, parameters, bits, output_bits, model, frames, interval, **more)  # type: ignore[arg-type]
 
 
+def every_beat(
+    kernel: str, parameters: dict[str, int | str], input_bits: int, output_bits: int,
+    model: Callable[[], Model], frames: Callable[[int, int], Frames], beats: int,
+) -> Case:  # fmt: skip
+    """A case of one input, a beat in and a beat out per cycle, whose frames follow from one another."""
+    name = kernel + "(" + ", ".join(f"{k}={v}" for k, v in parameters.items()) + ")"
+    return Case(name, kernel, parameters, (input_bits,), output_bits, model, frames, beats, count=1)
+
+
 def _draw(
     rng: np.random.Generator, n: int, width: int, signed: bool, lanes: int
 ) -> tuple[np.ndarray, list[int]]:
@@ -657,6 +666,16 @@ def binary_cases() -> list[Case]:
     ]  # fmt: skip
 
 
+def _gaps(name: str) -> list[Case]:
+    import kernel_gap_cases  # which needs this module
+
+    return {
+        "qfx_cast_minifloat": kernel_gap_cases.minifloat_cases,
+        "qfx_cast_khot": kernel_gap_cases.khot_cases,
+        "qfx_cast_binary": kernel_gap_cases.binary_cases,
+    }[name]()
+
+
 KERNELS: dict[str, Callable[[], list[Case]]] = {
     "qfx_fifo": fifo_cases,
     "qfx_fork": fork_cases,
@@ -668,6 +687,9 @@ KERNELS: dict[str, Callable[[], list[Case]]] = {
     "qfx_affine": lambda: depthwise_cases("qfx_affine"),
     "qfx_pool": pool_cases,
     "qfx_cast_stream": cast_stream_cases,
+    "qfx_cast_minifloat": lambda: _gaps("qfx_cast_minifloat"),
+    "qfx_cast_khot": lambda: _gaps("qfx_cast_khot"),
+    "qfx_cast_binary": lambda: _gaps("qfx_cast_binary"),
     "qfx_relu": relu_cases,
     "qfx_leaky_relu": leaky_cases,
     "qfx_clip": clip_cases,

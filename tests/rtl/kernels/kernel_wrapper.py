@@ -23,7 +23,7 @@ def literal(value: int | str, bits: int = 32) -> str:
         return f'"{value}"'
     if value < 0:
         return f"-{-value}"
-    return str(value) if value < 2**31 else f"{bits}'h{value:x}"
+    return str(value) if value < 2**31 else f"{max(bits, value.bit_length())}'h{value:x}"
 
 
 def instance(case: Case, name: str, files: dict[str, str]) -> str:
