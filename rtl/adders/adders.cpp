@@ -24,6 +24,9 @@ using u64 = std::uint64_t;
 // often drops it, place and route may need it as the way into the carry chain.
 constexpr double FULL = 1.0, INVERTED = 0.5, PASSED = 0.2;
 
+// How many of the narrowest terms of a sum are looked at for its next adder.
+constexpr std::size_t WINDOW = 32;
+
 struct Node {
     i64 low, high;
     int depth, group;
@@ -317,6 +320,24 @@ class Optimizer {
         return t.shift + bits(node.low, node.high);
     }
 
+    struct Price {
+        double luts;
+        int sign_a, sign_b;
+    };
+
+    // What adding two terms costs, with the better of the two ways to subtract.
+    Price pair_price(const Term& s, const Term& t) const {
+        const Node &a = nodes[static_cast<std::size_t>(s.node)], &b = nodes[static_cast<std::size_t>(t.node)];
+        int low = std::min(s.shift, t.shift), unlike = s.sign * t.sign < 0;
+        Price best{1e300, 1, 1};
+        for (int turn = 0; turn <= unlike; turn++) {
+            int sign_a = turn ? -1 : 1, sign_b = unlike ? -sign_a : 1;
+            double luts = quick_cost(a, s.shift - low, sign_a, b, t.shift - low, sign_b) + depth_weight * std::max(a.depth, b.depth);
+            if (luts < best.luts) best = {luts, sign_a, sign_b};
+        }
+        return best;
+    }
+
     Term sum(const Row& row) {
         std::vector<Term> terms;
         for (const Coefficient& c : row) {
@@ -330,30 +351,40 @@ class Optimizer {
                 }
         }
         if (terms.empty()) return {-1, 0, 1};
+        // Prices of pairs are kept: of many terms, a step changes one.
+        std::vector<std::size_t> names(terms.size());
+        for (std::size_t i = 0; i < names.size(); i++) names[i] = i;
+        std::size_t named = names.size();
+        std::unordered_map<u64, Price> known;
         while (terms.size() > 1) {
-            double best = 1e300;
-            std::size_t best_a = 0, best_b = 1;
-            int best_sign_a = 1, best_sign_b = 1;
             // The narrowest come first, so of a long sum only they need to be looked at.
-            std::size_t choice = std::min<std::size_t>(terms.size(), 32);
-            if (terms.size() > choice)
-                std::partial_sort(terms.begin(), terms.begin() + 32, terms.end(), [&](const Term& x, const Term& y) { return top(x) < top(y); });
+            std::size_t choice = std::min<std::size_t>(terms.size(), WINDOW);
+            if (terms.size() > choice) {
+                std::vector<std::size_t> order(terms.size());
+                for (std::size_t i = 0; i < order.size(); i++) order[i] = i;
+                std::stable_sort(order.begin(), order.end(), [&](std::size_t x, std::size_t y) { return top(terms[x]) < top(terms[y]); });
+                std::vector<Term> sorted_terms;
+                std::vector<std::size_t> sorted_names;
+                for (std::size_t i : order) sorted_terms.push_back(terms[i]), sorted_names.push_back(names[i]);
+                terms = sorted_terms, names = sorted_names;
+            }
+            std::size_t best_a = 0, best_b = 1;
+            Price best{1e300, 1, 1};
             for (std::size_t a = 0; a < choice; a++)
                 for (std::size_t b = a + 1; b < choice; b++) {
-                    const Term &s = terms[a], &t = terms[b];
-                    int low = std::min(s.shift, t.shift), unlike = s.sign * t.sign < 0;
-                    for (int turn = 0; turn <= unlike; turn++) {
-                        int sign_a = turn ? -1 : 1, sign_b = unlike ? -sign_a : 1;
-                        double price = quick_cost(nodes[s.node], s.shift - low, sign_a, nodes[t.node], t.shift - low, sign_b) +
-                                       depth_weight * std::max(nodes[s.node].depth, nodes[t.node].depth);
-                        if (price < best) best = price, best_a = a, best_b = b, best_sign_a = sign_a, best_sign_b = sign_b;
-                    }
+                    // The order within a pair is that of the list, which the name has to tell.
+                    auto entry = known.try_emplace(static_cast<u64>(names[a]) << 32 | names[b], Price{-1, 1, 1});
+                    Price& price = entry.first->second;
+                    if (entry.second) price = pair_price(terms[a], terms[b]);
+                    if (price.luts < best.luts) best = price, best_a = a, best_b = b;
                 }
             Term s = terms[best_a], t = terms[best_b];
             int low = std::min(s.shift, t.shift);
-            int node = add(s.node, s.shift - low, best_sign_a, t.node, t.shift - low, best_sign_b);
+            int node = add(s.node, s.shift - low, best.sign_a, t.node, t.shift - low, best.sign_b);
             terms.erase(terms.begin() + static_cast<std::ptrdiff_t>(best_b));
-            terms[best_a] = {node, low, s.sign * best_sign_a};
+            names.erase(names.begin() + static_cast<std::ptrdiff_t>(best_b));
+            terms[best_a] = {node, low, s.sign * best.sign_a};
+            names[best_a] = named++;
         }
         return terms[0];
     }
