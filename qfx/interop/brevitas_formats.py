@@ -169,7 +169,8 @@ def _minifloat(proxy: Any, result: Any, frac: int | tuple[int, ...]) -> Minifloa
         raise Refused(f"exponent bits, mantissa bits and bias {numbers}; whole numbers are supported")
     specials = "ieee" if result.inf_values else "fn" if result.nan_values else "none"
     try:
-        base = Minifloat(*(int(n) for n in numbers), signed=bool(result.signed), specials=specials)
+        exponent_bits, mantissa_bits, bias = (int(n) for n in numbers)
+        base = Minifloat(exponent_bits, mantissa_bits, bias, bool(result.signed), specials)
     except QfxError as error:
         raise Refused(str(error)) from error
     up = base.frac

@@ -295,7 +295,7 @@ def _norm(module: Any) -> ops.Op:
     beta = module.bias if module.bias is not None else torch.zeros(channels)
     columns = [t.detach().double().numpy() for t in (gamma, beta, module.running_mean, module.running_var)]
     try:
-        return exact_norm(*columns, module.eps)
+        return exact_norm(*columns, eps=module.eps)
     except Refused as refusal:
         raise Refused(
             f"{refusal}; fold it into the layer before (brevitas.nn.utils.merge_bn, then calibrate and train "

@@ -54,7 +54,7 @@ def leaky_relu(slope: float) -> ops.LeakyRelu:
 
 
 def exact_norm(
-    gamma: np.ndarray, beta: np.ndarray, mean: np.ndarray, var: np.ndarray, eps: float
+    gamma: np.ndarray, beta: np.ndarray, mean: np.ndarray, var: np.ndarray, *, eps: float
 ) -> ops.Affine:
     """A BatchNorm on running statistics as ``affine``: ``y = x * g + (beta - mean * g)`` with
     ``g = gamma / sqrt(var + eps)``, all float64 of shape ``(channels,)``.

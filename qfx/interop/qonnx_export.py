@@ -191,7 +191,7 @@ class _Writer:
     def _initializer(self, name: str, values: Any, dtype: type = np.float32) -> str:
         """A constant; qonnx also wants to know its shape like that of any other tensor."""
         if name not in self._known:
-            array = np.array(values, dtype=dtype, order="C")
+            array: np.ndarray = np.array(values, dtype=dtype, order="C")
             tensor = self.onnx.numpy_helper.from_array(array, name)
             self.initializers.append(tensor)
             self.values.append(self._info(name, array.shape, tensor.data_type))
@@ -248,7 +248,8 @@ class _Writer:
     def _float_quant(self, x: str, fmt: Minifloat, output: str, shape: tuple[int, ...], axis: int) -> Any:
         check_minifloat(fmt)
         # One bias for all stands in the node, one per channel becomes a scale.
-        bias, frac = fmt.bias, 0
+        bias: Any = fmt.bias
+        frac: Any = 0
         if isinstance(bias, tuple):
             usual = 2 ** (fmt.exponent_bits - 1) - 1
             bias, frac = usual, tuple(b - usual for b in bias)
@@ -473,5 +474,5 @@ def _pads(padding: ops.Padding) -> list[int]:
     return [before for before, _ in padding] + [after for _, after in padding]
 
 
-def _window(op: ops.MaxPool | ops.AvgPool) -> dict[str, list[int]]:
+def _window(op: ops.MaxPool | ops.AvgPool) -> dict[str, Any]:
     return {"kernel_shape": list(op.kernel), "strides": list(op.stride), "pads": _pads(op.padding)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ def read_model(path: str | Path) -> Any:
     """
     try:
         import onnx
-        from google.protobuf.message import DecodeError
+        from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     except ImportError as error:
         raise MissingToolError(
             "from_qonnx needs the package onnx; install it with: pip install qfx[qonnx]"
@@ -52,6 +53,8 @@ def read_model(path: str | Path) -> Any:
         )
     if model.functions or graph.sparse_initializer or any(_has_subgraph(n) for n in graph.node):
         raise GraphFileError(f"{path}: holds functions, subgraphs or sparse data; only plain nodes are read")
+    if not all(isinstance(text, str) for text in _texts(graph)):
+        raise GraphFileError(f"{path}: damaged: a name is not text")
     constants = [t.name for t in graph.initializer]
     inputs = [v for v in graph.input if v.name not in constants]
     if len(inputs) != 1 or len(graph.output) != 1:
@@ -75,6 +78,15 @@ def read_model(path: str | Path) -> Any:
     if graph.output[0].name not in known:
         raise GraphFileError(f"{path}: no node makes the output {graph.output[0].name!r}")
     return model
+
+
+def _texts(graph: Any) -> Iterator[Any]:
+    """Every name that the reader uses; protobuf hands out what is not UTF-8 as bytes."""
+    yield from (v.name for values in (graph.input, graph.output, graph.initializer) for v in values)
+    for node in graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        yield from (a.name for a in node.attribute)
+        yield from (text for entry in node.metadata_props for text in (entry.key, entry.value))
 
 
 def _has_subgraph(node: Any) -> bool:

@@ -155,8 +155,13 @@ def hinted_cast(node: Any, said: FixedPoint, difference: tuple[bool, bool]) -> F
     hint = hinted(node, FORMAT_KEY)
     if hint is None:
         return said
-    if not isinstance(hint, FixedPoint) or spelled_format(hint, *difference) != said:
+    try:
+        same = isinstance(hint, FixedPoint) and spelled_format(hint, *difference) == said
+    except Refused:
+        same = False
+    if not same:
         raise Refused(f"metadata {FORMAT_KEY} says {hint}, the node {said}; remove the metadata")
+    assert isinstance(hint, FixedPoint)
     return hint
 
 

@@ -113,7 +113,7 @@ def _batch_norm(n: OnnxNode) -> None:
     x = n.dynamic(0)
     if any(c.shape != (n.shape(x)[0],) for c in columns):
         raise Refused(f"statistics of shapes {[c.shape for c in columns]} for {n.shape(x)[0]} channels")
-    n.add(exact_norm(*columns, eps), x)
+    n.add(exact_norm(*columns, eps=eps), x)
 
 
 ARITHMETIC: dict[str, Callable[[OnnxNode], None]] = {

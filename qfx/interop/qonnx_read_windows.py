@@ -25,11 +25,9 @@ def _weighted(
     out = len(codes)
     values, its = None, None
     if bias is not None:
-        flat = Constant(
-            np.broadcast_to(bias.values, (*bias.values.shape[:-1], out)).reshape(-1), bias.format, 0
-        )
-        if flat.values.shape != (out,):
+        if bias.values.size not in (1, out) or bias.values.shape[-1:] not in ((), (1,), (out,)):
             raise Refused(f"a bias of shape {bias.values.shape} for {out} output channels")
+        flat = Constant(np.broadcast_to(bias.values.reshape(-1), (out,)), bias.format)
         top = n.scope.assembler.tensor(x).format.max_frac
         values, its = flat.bias_codes(tuple(f + top for f in fmt.fracs(out)))
     n.add(make(codes, fmt, values, its, weight.encoding), x)

@@ -26,15 +26,15 @@ def assert_same_graph(found: Graph, expected: Graph) -> None:
                 assert a == b, (one.name, field.name, a, b)
 
 
-def execute(path: Path | str, x: np.ndarray) -> dict[str, np.ndarray]:
-    """All tensors of a QONNX file, computed by qonnx; without the warnings that it gives on shapes."""
+def execute(path: Path | str, x: np.ndarray, shapes: str = "error") -> dict[str, np.ndarray]:
+    """All tensors of a QONNX file, computed by qonnx; its warnings on shapes that disagree are errors."""
     from qonnx.core.modelwrapper import ModelWrapper
     from qonnx.core.onnx_exec import execute_onnx
 
     model = ModelWrapper(str(path))
     (source,) = [v.name for v in model.graph.input]
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # qonnx warns when shapes disagree
+        warnings.simplefilter(shapes)  # type: ignore[arg-type]
         found: dict[str, np.ndarray] = execute_onnx(model, {source: x.astype(np.float32)}, True)
     return found
 
