@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from qfx.errors import QfxError, UnsupportedError
+from qfx.errors import UnsupportedError
 from qfx.formats import Binary as BinaryFormat
 from qfx.formats import FixedPoint, KHot, Minifloat
 from qfx.formats.rounding import OVERFLOW, ROUNDING
@@ -37,7 +37,7 @@ def lower(graph: Graph) -> Program:
     """The stages of a graph.
 
     Raises:
-        QfxError: the graph holds an operator that has no kernel.
+        UnsupportedError: the graph holds an operator that has no kernel.
     """
     return _Lowering(graph).run()
 
@@ -90,8 +90,7 @@ class _Lowering:
         for node in self.graph.nodes[1:]:
             handler = handlers.get(type(node.op))
             if handler is None:
-                known = ", ".join(sorted(kind.kind for kind in handlers))
-                raise QfxError(f"{node.where}: there is no kernel for this operator; supported: {known}")
+                raise UnsupportedError(f"{node.where}: {op.no_hardware(node.op)}")
             self.values[node.name] = handler(node)
         result = self.in_order(self.values[self.graph.output])
         return Program(tuple(self.stages), self.values[source.name], result, self.notes)

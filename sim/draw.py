@@ -35,10 +35,18 @@ class Sizes:
     features: int = 16
 
 
-def draw_graph(rng: Rng, sizes: Sizes | None = None, *, every_format: bool = False) -> Graph:
-    """A random graph of a few operators, with forks and joins; with ``every_format`` not only fixed point."""
+def draw_graph(
+    rng: Rng, sizes: Sizes | None = None, *, every_format: bool = False, every_layer: bool = False
+) -> Graph:
+    """A random graph of a few operators, with forks and joins; with ``every_format`` not only fixed point,
+    with ``every_layer`` also the operators that only the interpreter has."""
     sizes = sizes or Sizes()
-    drawer = _Drawer(rng, sizes, every_format)
+    kind: type[Drawer] = Drawer
+    if every_layer:
+        from qfx.sim.draw_layers import LayerDrawer
+
+        kind = LayerDrawer
+    drawer = kind(rng, sizes, every_format)
     for _ in range(int(rng.integers(1, sizes.steps + 1))):
         drawer.step()
     return drawer.finish()
@@ -95,7 +103,7 @@ def _shares(weights: Sequence[float]) -> np.ndarray:
     return np.asarray(weights) / np.sum(weights)
 
 
-class _Drawer:
+class Drawer:
     """Appends random operators to a builder; `current` is the tensor that the network goes on from."""
 
     def __init__(self, rng: Rng, sizes: Sizes, every_format: bool) -> None:
@@ -154,6 +162,7 @@ class _Drawer:
                 self.transpose: 0.7,
                 self.flatten: 0.7,
             }
+        choices |= self.more_choices()
         names = list(choices)
         for _ in range(20):
             move = names[int(self.rng.choice(len(names), p=_shares(list(choices.values()))))]
@@ -161,6 +170,10 @@ class _Drawer:
             move()
             if self.current != before:
                 return
+
+    def more_choices(self) -> dict[Callable[[], None], float]:
+        """Operators beyond those that every implementation has, and how often."""
+        return {}
 
     def finish(self) -> Graph:
         """The graph; most networks end with a cast."""

@@ -192,7 +192,7 @@ def _to_data(value: Any, file: str, arrays: dict[str, bytes]) -> Any:
         return {"array": file}
     if isinstance(value, tuple):
         return [_to_data(v, file, arrays) for v in value]
-    if value is None or isinstance(value, int):
+    if value is None or isinstance(value, int | str):
         return value
     raise TypeError(f"cannot save {value!r}")
 
@@ -213,6 +213,10 @@ def _from_data(value: Any, annotation: str, array: Any) -> Any:
         return array(value["array"])
     if annotation == "int":
         return _integer(value)
+    if annotation == "str":
+        if not isinstance(value, str):
+            raise ValueError(f"expected text, found {value!r}")
+        return value
     if annotation in ("tuple[int, ...]", "Shape"):
         return tuple(_integer(v) for v in value)
     if annotation == "Padding":

@@ -24,6 +24,7 @@ from qfx.formats.base import Format
 from qfx.formats.fixed import FixedPoint
 from qfx.graph import ops
 from qfx.graph.graph import Graph, Node
+from qfx.graph.kernels import array_kernel
 from qfx.graph.reference import evaluate
 from qfx.graph.tensor import Tensor
 
@@ -74,8 +75,10 @@ class Interpreter:
         """Output codes, int64, shape ``(samples, *output shape)``."""
         x = self._checked(x)
         shape = self._graph.output_node.tensor.shape
-        out = np.empty((len(x), *shape), dtype=np.int64)
         with torch.no_grad(), exact_float32():
+            if len(x) <= self._chunk:
+                return _as_int64(self._execute(self._plan, x, self._last_use)[self._graph.output])
+            out = np.empty((len(x), *shape), dtype=np.int64)
             for start in range(0, len(x), self._chunk):
                 values = self._execute(self._plan, x[start : start + self._chunk], self._last_use)
                 out[start : start + self._chunk] = _as_int64(values[self._graph.output])
@@ -92,7 +95,9 @@ class Interpreter:
         values: dict[str, Value] = {self._input.name: self._encode(x)}
         for index, step in enumerate(plan):
             operands = [_as(values[name], step.arithmetic) for name in step.inputs]
-            values[step.node.name] = step.kernel(*operands)
+            result = step.kernel(*operands)
+            # A constant has one sample, which stands for all.
+            values[step.node.name] = result if step.inputs else result.expand(len(x), *result.shape[1:])
             for name in step.inputs:
                 if last_use.get(name) == index:
                     values.pop(name, None)
@@ -171,8 +176,11 @@ def make_plan(graph: Graph, fuse: bool) -> list[Step]:
 
 def partial_sum_bound(node: Node, operands: Sequence[Tensor]) -> int:
     """An upper bound of every intermediate integer that a node computes, in any order of summation."""
-    op, x = node.op, operands[0]
-    bound = max(node.tensor.magnitude, *(t.magnitude for t in operands))
+    op = node.op
+    bound = max(node.tensor.magnitude, op.largest(operands), *(t.magnitude for t in operands))
+    if not operands:
+        return bound
+    x = operands[0]
     if isinstance(op, ops.Weighted):
         weight, bias, _ = ops.weighted_integers(op, x)
         magnitudes = np.abs(weight).reshape(op.out_channels, -1).sum(axis=1) * x.magnitude
@@ -223,47 +231,72 @@ def _cast_in_float(fmt: Format, points: tuple[int, ...]) -> bool:
 
 
 def _fusible(graph: Graph, node: Node) -> list[Node] | None:
-    """``[linear or conv, (relu,) cast]`` where nothing else looks at the tensors in between."""
+    """``[linear or conv, (relu or clip,) cast, (max_pool)]`` where nothing else looks at the tensors in between."""
     if not isinstance(node.op, ops.Weighted):
         return None
     chain = [node]
     while True:
         last = chain[-1]
         users = graph.consumers(last.name)
-        if last.name == graph.output or len(users) != 1:
+        user = users[0] if last.name != graph.output and len(users) == 1 else None
+        if isinstance(last.op, ops.Cast):
+            return [*chain, user] if user is not None and isinstance(user.op, ops.MaxPool) else chain
+        if user is None:
             return None
-        user = users[0]
-        if isinstance(user.op, ops.Relu) and len(chain) == 1:
+        if isinstance(user.op, ops.Relu | ops.Clip) and len(chain) == 1:
             chain.append(user)
         elif isinstance(user.op, ops.Cast) and isinstance(user.op.format, FixedPoint):
-            return [*chain, user]
+            chain.append(user)
         else:
             return None
 
 
 def _fused_step(graph: Graph, chain: Sequence[Node]) -> Step | None:
-    head, cast = chain[0], chain[-1]
+    head, last = chain[0], chain[-1]
+    cast = next(node for node in chain if isinstance(node.op, ops.Cast))
     (x,) = graph.operands(head)
     assert isinstance(head.op, ops.Weighted) and isinstance(cast.op, ops.Cast)
     fmt = cast.op.format
     assert isinstance(fmt, FixedPoint)
     arithmetic = choose_arithmetic(partial_sum_bound(head, (x,)))
-    (before,) = graph.operands(cast)
-    shifts = ops.cast_shifts(before, fmt)
+    sums = head.tensor
+    shifts = ops.cast_shifts(sums, fmt)
     if (
         not arithmetic.startswith("float")
-        or not _cast_in_float(fmt, before.fracs)
+        or not _cast_in_float(fmt, sums.fracs)
         or fmt.code_max >= _mantissa(arithmetic)
     ):
         return None
     product = _product_kernel(head, x, _dtype(arithmetic), scale=[2.0**-s for s in shifts])
-    low = max(fmt.code_min, 0) if len(chain) == 3 else fmt.code_min
-    rounding, high = fmt.rounding, fmt.code_max
+    rounding = fmt.rounding
+    low, high = _bounds(graph, chain[1], fmt, len(head.tensor.shape) + 1, _dtype(arithmetic))
+    # A maximum and a monotonic function can change places: the pool comes first and leaves less to round.
+    pool = _pool_kernel(last.op, len(cast.tensor.shape) - 1) if isinstance(last.op, ops.MaxPool) else None
 
     def kernel(codes: torch.Tensor) -> torch.Tensor:
-        return round_(product(codes), rounding).clamp_(low, high)
+        sums = product(codes)
+        return round_(sums if pool is None else pool(sums), rounding).clamp_(low, high)
 
-    return Step(cast, head.inputs, arithmetic, kernel)
+    return Step(last, head.inputs, arithmetic, kernel)
+
+
+def _bounds(graph: Graph, node: Node, fmt: FixedPoint, ndim: int, dtype: torch.dtype) -> tuple[Any, Any]:
+    """Range of a cast's codes behind a relu or clip: as all three are monotonic, the bounds are cast alone."""
+    (x,) = graph.operands(node)
+    low, high = fmt.code_min, fmt.code_max
+    if isinstance(node.op, ops.Relu):
+        return max(low, 0), max(high, 0)
+    if not isinstance(node.op, ops.Clip):
+        return low, high
+    fracs, _, least, most = ops.clip_integers(node.op, x)
+    found = []
+    for bound, default in ((least, low), (most, high)):
+        codes = [default] if bound is None else fmt.cast_integers(bound.reshape(1, -1), fracs)[0]
+        found.append(_per_channel(codes, ndim, dtype))
+    if all(bound.ndim == 0 for bound in found):
+        return found[0].item(), found[1].item()
+    shape = torch.broadcast_shapes(*(bound.shape for bound in found))
+    return found[0].expand(shape), found[1].expand(shape)
 
 
 def _plain_step(node: Node, operands: Sequence[Tensor]) -> Step:
@@ -271,9 +304,15 @@ def _plain_step(node: Node, operands: Sequence[Tensor]) -> Step:
     if isinstance(node.op, ops.Cast) and arithmetic.startswith("float"):
         if not _cast_in_float(node.op.format, operands[0].fracs):
             arithmetic = "int64"
+    if not operands:
+        values = torch.from_numpy(node.op.evaluate((), ()).astype(np.int64))
+        if arithmetic.startswith("float"):
+            values = values.to(_dtype(arithmetic))
+        return Step(node, (), arithmetic, lambda: values)
     if arithmetic in ("int64", "object"):
         return Step(node, node.inputs, arithmetic, lambda *codes: evaluate(node, operands, codes))
-    return Step(node, node.inputs, arithmetic, _float_kernel(node, operands, _dtype(arithmetic)))
+    kernel = array_kernel(node.op, operands, _dtype(arithmetic))
+    return Step(node, node.inputs, arithmetic, kernel or _float_kernel(node, operands, _dtype(arithmetic)))
 
 
 def _float_kernel(node: Node, operands: Sequence[Tensor], dtype: torch.dtype) -> Kernel:

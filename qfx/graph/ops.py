@@ -1,8 +1,9 @@
 """The operators of the graph: attributes, and the exact result format of each (docs/graph.md).
 
 Every operator is a frozen dataclass; ``infer`` gives the result tensor of its operands, or raises
-:class:`QfxError`. Nothing here computes data:
-that is :mod:`qfx.graph.reference` (plain integers) and :mod:`qfx.graph.interpreter` (fast).
+:class:`QfxError`. Data is computed elsewhere: in :mod:`qfx.graph.reference` (plain integers) and
+:mod:`qfx.graph.interpreter` (fast). The operators of :mod:`qfx.graph.functions` and
+:mod:`qfx.graph.arrays`, which have no hardware yet, bring their plain integers along.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ from qfx.graph.tensor import Shape, Tensor, exact_tensor, full_range, integers, 
 Padding = tuple[tuple[int, int], ...]
 
 
+#: Every operator by its name in graph files.
+OPS: dict[str, type[Op]] = {}
+
+
 @dataclass(frozen=True, eq=False)
 class Op:
     """Base of all operators; ``kind`` is the name in graph files."""
@@ -28,8 +33,20 @@ class Op:
     kind: ClassVar[str] = ""
     arity: ClassVar[tuple[int, int | None]] = (1, 1)
 
+    def __init_subclass__(cls) -> None:
+        if cls.kind:
+            OPS[cls.kind] = cls
+
     def infer(self, *operands: Tensor) -> Tensor:
         raise NotImplementedError
+
+    def evaluate(self, operands: Sequence[Tensor], codes: Sequence[np.ndarray]) -> np.ndarray:
+        """The result's codes; see :func:`qfx.graph.reference.evaluate`."""
+        raise NotImplementedError(self.kind)
+
+    def largest(self, operands: Sequence[Tensor]) -> int:
+        """An upper bound of the integers on the way to the result, where they exceed operands and result."""
+        return 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,6 +242,10 @@ class Mul(_Binary):
         a, b = operands
         self._same_shape(a, b)
         corners = np.stack([a.low * b.low, a.low * b.high, a.high * b.low, a.high * b.high])
+        if a is b:
+            # A square is not negative, and never the product of two different ends.
+            least = np.where((a.low <= 0) & (a.high >= 0), 0, np.minimum(corners[0], corners[3]))
+            corners = np.stack([least, corners[0], corners[3]])
         fracs = tuple(p + q for p, q in zip(a.fracs, b.fracs, strict=True))
         return exact_tensor(a.shape, fracs, corners.min(axis=0), corners.max(axis=0))
 
@@ -373,15 +394,6 @@ class Transpose(Op):
         return _moved(x, lambda a: a.transpose(self.axes))
 
 
-OPS: dict[str, type[Op]] = {
-    op.kind: op
-    for op in (
-        Input, Cast, Linear, Conv, Affine, Add, Sub, Mul, Relu, LeakyRelu, Clip,
-        MaxPool, AvgPool, Concat, Reshape, Transpose,
-    )
-}  # fmt: skip
-
-
 # -- integers that an implementation needs
 # -----------------------------------------------------
 
@@ -403,6 +415,15 @@ def fixed_point_format(op: Cast) -> FixedPoint:
             "fixed-point activation format (weights may have any format), or the interpreter: graph.run(x)"
         )
     return op.format
+
+
+def no_hardware(op: Op) -> str:
+    """What backends say of an operator that they have no kernel for."""
+    return (
+        f"there is no kernel for the operator {op.kind} here yet (docs/layers.md lists the layers that have "
+        "hardware); replace the layer, keep it outside the network, or compute with the interpreter: "
+        "graph.run(x)"
+    )
 
 
 def to_frac(x: Tensor, frac: int) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from qfx.formats.fixed import smallest_format
-from qfx.graph import ops
+from qfx.graph import functions, ops
 from qfx.graph.graph import Graph, GraphBuilder, Node
 from qfx.graph.tensor import Tensor, integers, one_or_many
 
@@ -36,6 +36,13 @@ def prune(graph: Graph) -> Graph:
         if smaller is result:
             return result
         result = smaller
+
+
+#: Operators whose result channel ``c`` comes from channel ``c`` of the operands, whatever the other channels.
+_ELEMENTWISE = (
+    ops.Cast, ops.Affine, ops.Add, ops.Sub, ops.Mul, ops.Relu, ops.LeakyRelu, ops.Clip, ops.MaxPool,
+    ops.AvgPool, functions.Table, functions.Piecewise,
+)  # fmt: skip
 
 
 # -- sums with 0 ---------------------------------------------------------------------------------------------
@@ -132,6 +139,7 @@ def _relate(node: Node, graph: Graph, classes: _Classes) -> None:
     op, y = node.op, node.tensor
     tensors = graph.operands(node)
     if not tensors:
+        classes.keep(node.name, np.arange(y.channels))
         return
     x, source = tensors[0], node.inputs[0]
     everything = np.arange(x.channels)
@@ -157,6 +165,11 @@ def _relate(node: Node, graph: Graph, classes: _Classes) -> None:
             channels = np.arange(tensor.channels)
             classes.join(name, channels, node.name, channels + start)
             start += tensor.channels
+    elif not isinstance(op, _ELEMENTWISE):
+        # Operators on whole arrays keep what they read and what they make.
+        for name, tensor in zip(node.inputs, tensors, strict=True):
+            classes.keep(name, np.arange(tensor.channels))
+        classes.keep(node.name, np.arange(y.channels))
     else:
         for name in node.inputs:
             classes.join(name, everything, node.name, everything)

@@ -26,6 +26,9 @@ def trace_reference(graph: Graph, x: np.ndarray) -> dict[str, np.ndarray]:
     for node in graph.nodes:
         if isinstance(node.op, ops.Input):
             values[node.name] = node.op.format.integers(np.asarray(x), axis=1).astype(object)
+        elif not node.inputs:
+            constant = node.op.evaluate((), ())
+            values[node.name] = np.broadcast_to(constant, (len(x), *constant.shape[1:]))
         else:
             values[node.name] = evaluate(node, graph.operands(node), [values[i] for i in node.inputs])
     return values
@@ -77,7 +80,7 @@ def evaluate(node: Node, operands: Sequence[Tensor], codes: Sequence[np.ndarray]
         return c.reshape(len(c), *op.shape)
     if isinstance(op, ops.Transpose):
         return c.transpose(0, *(a + 1 for a in op.axes))
-    raise NotImplementedError(op.kind)
+    return op.evaluate(operands, codes)
 
 
 def _channels(values: np.ndarray, like: np.ndarray) -> np.ndarray:
