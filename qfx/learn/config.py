@@ -13,10 +13,11 @@ from qfx.formats.base import Format
 from qfx.formats.fixed import FixedPoint
 from qfx.formats.khot import KHot
 from qfx.formats.minifloat import Minifloat
+from qfx.learn.width import check_learn_width
 from qfx.nn.estimators import check_estimator
 
 _FORMATS = ("weight", "activation", "input", "bias", "scale", "output")
-_LOCAL = ("weight", "activation", "bias", "scale", "per_channel", "estimator")
+_LOCAL = ("weight", "activation", "bias", "scale", "per_channel", "estimator", "learn_width")
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class Config:
 
     Args:
         weight: of Linear and Conv; any format.
-        activation: of every intermediate result, cast after the fused activation function; any format.
+        activation: of every intermediate result, cast after the fused activation function; any format. A
+            block format takes its scale from 16-bit fixed-point numbers, whose binary point is learned.
         input: of the network's input; any format but a block format. When not given it is the activation
             format, at least 8 bits wide, if that is fixed point, and ``FixedPoint(8)`` otherwise. Freeze it
             (explicit ``frac``) for speed: a learned one makes training compute the gradient of the input.
@@ -37,9 +39,9 @@ class Config:
             least 8 bits if that one has no explicit ``frac``, if that is fixed point, and ``FixedPoint(8)``
             otherwise. ``"exact"``: no cast, the last operator's accumulator is the result.
         overrides: ``{glob on module path: {key: value}}`` with the keys ``weight``, ``activation``, ``bias``,
-            ``scale``, ``per_channel`` and ``estimator``. ``activation`` applies to the cast behind the module
-            (or behind the activation function fused to it). A later entry wins. Formats given here are used
-            as they stand, signedness included.
+            ``scale``, ``per_channel``, ``estimator`` and ``learn_width``. ``activation`` applies to the cast
+            behind the module (or behind the activation function fused to it). A later entry wins. Formats
+            given here are used as they stand, signedness included.
         per_channel: one binary point per output channel for weights and biases of Linear and Conv.
         batch_norm: ``"fold"`` (into the Linear or Conv before it, with the running statistics) or ``"keep"``
             (fixed-point multiply and add). A BatchNorm that has nothing to fold into is kept.
@@ -49,6 +51,11 @@ class Config:
         estimator: what training computes in place of rounding, and its gradient (docs/estimators.md):
             ``"clipped"``, ``"straight_through"``, ``"soft"``, ``"noise"``, ``"gaussian"`` or
             ``"stochastic"``.
+        learn_width: what learns its width together with its binary point (docs/widths.md), and for what one
+            width is learned: ``{"weight": "weight", "bias": "weight", "activation": "tensor", "input":
+            "tensor"}`` or fewer of these; weights also per ``"channel"`` or ``"tensor"``, biases per
+            ``"tensor"``. It starts from the width of the format, at most 16 bits. Formats of ``overrides``
+            with a binary point, or that are not fixed point, keep their width; so does the output.
 
     Raises:
         QfxError: a value of the wrong kind, an unknown key.
@@ -65,6 +72,7 @@ class Config:
     batch_norm: str = "fold"
     unsigned: bool = True
     estimator: str = "clipped"
+    learn_width: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in _FORMATS:
@@ -77,6 +85,7 @@ class Config:
         if self.batch_norm not in ("fold", "keep"):
             raise QfxError(f'Config: batch_norm must be "fold" or "keep", found {self.batch_norm!r}')
         check_estimator("Config: estimator", self.estimator)
+        check_learn_width("Config: learn_width", self.learn_width, self)
         if not isinstance(self.overrides, Mapping):
             raise QfxError(
                 f"Config: overrides must be a dictionary of module globs, found {self.overrides!r}"
@@ -101,15 +110,19 @@ class Config:
                         )
                 elif key == "estimator":
                     check_estimator(f"Config: overrides[{glob!r}]['estimator']", value)
+                elif key == "learn_width":
+                    check_learn_width(f"Config: overrides[{glob!r}]['learn_width']", value)
                 else:
                     _check_format(f"Config: overrides[{glob!r}][{key!r}]", key, value)
         # Frozen means frozen: a later change of the caller's dictionary must not reach in here.
         copied = {glob: MappingProxyType(dict(entries)) for glob, entries in self.overrides.items()}
         object.__setattr__(self, "overrides", MappingProxyType(copied))
+        object.__setattr__(self, "learn_width", MappingProxyType(dict(self.learn_width)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         plain = {f.name: getattr(self, f.name) for f in fields(self)}
         plain["overrides"] = {glob: dict(entries) for glob, entries in self.overrides.items()}
+        plain["learn_width"] = dict(self.learn_width)
         return _rebuild, (plain,)
 
     @property

@@ -10,9 +10,13 @@ import torch
 
 from qfx.errors import QfxError
 from qfx.exact import exact_float32
-from qfx.nn.bound import Bound, exact_dtype
+from qfx.graph.graph import GraphBuilder, Node
+from qfx.nn.bound import Bound, exact_dtype, float_dtype
+from qfx.nn.integer import IntegerStep
 from qfx.nn.module import Exact, QuantModule
 from qfx.nn.quantizer import InputQuantizer
+
+Plan = list[Exact | IntegerStep]
 
 
 @dataclass(frozen=True)
@@ -36,16 +40,17 @@ class QuantizedModel(torch.nn.Module):
 
     In training mode the forward pass computes in float with quantized values. In ``eval()`` its result equals
     the frozen graph's on every bit: every operator runs in float32 or float64, whichever provably holds all
-    its partial sums. What that takes is decided from the formats and the actual weights when something
-    changed: a parameter or buffer that was written to (by an optimizer, ``load_state_dict``, in-place
-    operators), or a call of ``train()`` or ``eval()``. Writing through ``.data`` goes unnoticed by torch;
-    call ``eval()`` again after that.
+    its partial sums, and in 64-bit integers where neither does (hooks do not see sums of more than 53 bits).
+    What that takes is decided from the formats and the actual weights when something changed: a parameter or
+    buffer that was written to (by an optimizer, ``load_state_dict``, in-place operators), or a call of
+    ``train()`` or ``eval()``. Writing through ``.data`` goes unnoticed by torch; call ``eval()`` again after
+    that.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._qfx_steps: tuple[Step, ...] = ()
-        self._qfx_plan: tuple[Any, list[Exact]] | None = None
+        self._qfx_plan: tuple[Any, Plan] | None = None
 
     # -- structure -------------------------------------------------------------------------------------------
 
@@ -62,6 +67,16 @@ class QuantizedModel(torch.nn.Module):
                 bounds.append(module.bound(*(bounds[i] for i in step.inputs)))
         return bounds
 
+    def _qfx_nodes(self) -> list[Node]:
+        """The node of the graph that every step becomes."""
+        builder = GraphBuilder()
+        names: list[str] = []
+        for step, module in self._qfx_items():
+            with naming(step):
+                names.append(module.emit(builder, tuple(names[i] for i in step.inputs), step.path))
+        graph = builder.build(names[-1])
+        return [graph[name] for name in names]
+
     # -- computing -------------------------------------------------------------------------------------------
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -74,17 +89,24 @@ class QuantizedModel(torch.nn.Module):
         with exact_float32():
             return self._qfx_execute(x, plan)
 
-    def _qfx_execute(self, x: torch.Tensor, plan: list[Exact] | None) -> torch.Tensor:
+    def _qfx_execute(self, x: torch.Tensor, plan: Plan | None) -> torch.Tensor:
         last_use = {i: n for n, step in enumerate(self._qfx_steps) for i in step.inputs}
-        values: dict[int, torch.Tensor] = {}
+        values: dict[int, Any] = {}
         for n, (step, module) in enumerate(self._qfx_items()):
             operands = [values[i] for i in step.inputs] if step.inputs else [x]
             with naming(step):
-                values[n] = module(*operands) if plan is None else module(*operands, exact=plan[n])
+                if plan is None:
+                    values[n] = module(*operands)
+                else:
+                    how = plan[n]
+                    values[n] = (
+                        module(*operands, exact=how) if isinstance(how, Exact) else how(module, operands)
+                    )
             for i in step.inputs:
                 if last_use[i] == n:
                     values.pop(i, None)
-        return values[len(self._qfx_steps) - 1]
+        result: torch.Tensor = values[len(self._qfx_steps) - 1]
+        return result
 
     def _qfx_check_input(self, x: torch.Tensor) -> None:
         first = self.get_submodule(self._qfx_steps[0].target)
@@ -100,7 +122,7 @@ class QuantizedModel(torch.nn.Module):
                 f"{', '.join(map(str, first.shape))})"
             )
 
-    def _qfx_make_plan(self) -> list[Exact]:
+    def _qfx_make_plan(self) -> Plan:
         """The dtype of every step, and its constants when no gradient is wanted of them."""
         grad = torch.is_grad_enabled()
         state = (*self.parameters(), *self.buffers())
@@ -108,11 +130,20 @@ class QuantizedModel(torch.nn.Module):
         if self._qfx_plan is not None and self._qfx_plan[0] == key:
             return self._qfx_plan[1]
         bounds = self._qfx_bounds()
-        plan = []
+        nodes: list[Node] = []
+        plan: Plan = []
         for n, (step, module) in enumerate(self._qfx_items()):
-            dtype = exact_dtype(step.path, bounds[n], *(bounds[i] for i in step.inputs))
+            dtype = float_dtype(bounds[n], *(bounds[i] for i in step.inputs))
+            if dtype is None and step.inputs:
+                nodes = nodes or self._qfx_nodes()
+                plan.append(IntegerStep(nodes[n], [nodes[i].tensor for i in step.inputs]))
+                continue
+            if dtype is None:
+                dtype = exact_dtype(step.path, bounds[n])
             with naming(step), torch.no_grad():
                 plan.append(Exact(dtype, () if grad else module.constants(dtype)))
+        if isinstance(plan[-1], IntegerStep) and plan[-1].wide:
+            exact_dtype(self._qfx_steps[-1].path, bounds[-1])
         self._qfx_plan = (key, plan)
         return plan
 

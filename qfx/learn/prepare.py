@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from qfx.learn.fold import fold_batch_norms
 from qfx.learn.model import QuantizedModel, Step
 from qfx.learn.operations import Operation, read
 from qfx.learn.trace import Traced, trace
+from qfx.learn.width import cast_quantizer, input_quantizer, learn_constants
 from qfx.nn.affine import QuantAffine, QuantBatchNorm
 from qfx.nn.constant import significant_bits
 from qfx.nn.elementwise import QuantBinary, QuantClip, QuantConcat, QuantLeakyReLU, QuantReLU
@@ -29,6 +31,8 @@ from qfx.nn.quantizer import InputQuantizer, Quantizer
 from qfx.nn.shape import QuantReshape, QuantTranspose
 from qfx.nn.weighted import QuantConv, QuantLinear
 
+#: Bits of the fixed-point number that a block format takes its scale from.
+BLOCK_OPERAND_WIDTH = 16
 _ACTIVATIONS = ("relu", "leaky_relu", "clip")
 _TRANSPARENT = ("relu", "max_pool", "reshape", "transpose")
 #: Operators that torch does not round: their result is a power of two times an integer of modest size.
@@ -119,7 +123,7 @@ class _Builder:
                 f"prepare: the input has shape {shape} without the batch; 1 to 3 axes are supported"
             )
         _check_channels("Config: input", fmt, shape[0])
-        step = self._append(InputQuantizer(fmt, shape), "input", (), "input")
+        step = self._append(input_quantizer(fmt, shape, self.config.learn_width), "input", (), "input")
         self._estimate(self.model.get_submodule("input"), ("input",))
         self.values[self.traced.inputs] = _Value(step, False, not fmt.signed, ("input",))
         for operation in self.operations:
@@ -149,6 +153,7 @@ class _Builder:
         shape = o.attributes.pop("shape", None) if o.kind == "avg_pool" else None
         module = self._module(o)
         self._estimate(module, (o.path, *o.extra))
+        learn_constants(module, self._widths((o.path, *o.extra)))
         step = self._append(module, o.path, tuple(v.step for v in operands), o.path)
         raw = module.grows or (o.kind in _TRANSPARENT and operands[0].raw)
         paths = (*(operands[0].paths if operands[0].raw else ()), o.path, *o.extra)
@@ -199,10 +204,22 @@ class _Builder:
         _check_channels(f"{value.paths[-1]}: the activation format", fmt, self.traced.sizes[node][0])
         target = self.steps[value.step].target
         path = self.steps[value.step].path
-        quantizer = Quantizer(fmt, axis=1)
+        source = value.step
+        if not fmt.has_point:
+            # A block format stays on its operand's grid: without a grid of its own the sums would grow from
+            # layer to layer.
+            operand = Quantizer(FixedPoint(BLOCK_OPERAND_WIDTH, signed=not value.nonnegative), axis=1)
+            self._estimate(operand, value.paths)
+            source = self._append(operand, f"{target}.operand", (source,), path)
+        quantizer = cast_quantizer(fmt, {} if node is self.output else self._widths(value.paths))
         self._estimate(quantizer, value.paths)
-        step = self._append(quantizer, f"{target}.output", (value.step,), path)
+        step = self._append(quantizer, f"{target}.output", (source,), path)
         self.values[node] = _Value(step, False, value.nonnegative or not fmt.signed, (path,))
+
+    def _widths(self, paths: tuple[str, ...]) -> Mapping[str, str]:
+        """What learns its width at these paths."""
+        found: Mapping[str, str] | None = self.config.override("learn_width", paths)
+        return self.config.learn_width if found is None else found
 
     def _estimate(self, module: nn.Module, paths: tuple[str, ...]) -> None:
         """Tell the quantizers of a module, or one behind it, what training computes."""

@@ -69,12 +69,9 @@ class Bound:
         )
 
 
-def exact_dtype(where: str, *bounds: Bound) -> torch.dtype:
-    """float32 or float64, whichever is the first in which all of these tensors are exact.
-
-    Raises:
-        QfxError: neither is.
-    """
+def float_dtype(*bounds: Bound) -> torch.dtype | None:
+    """float32 or float64, whichever is the first in which all of these tensors are exact; ``None`` when
+    neither is."""
     largest = max(float(b.magnitude.max()) for b in bounds) * _MARGIN
     small = max(int(b.fracs.max()) for b in bounds)
     tops = [np.log2(np.maximum(b.magnitude, 1.0)) - b.fracs for b in bounds]
@@ -82,9 +79,22 @@ def exact_dtype(where: str, *bounds: Bound) -> torch.dtype:
     for dtype, limit in ((torch.float32, FLOAT32_BOUND), (torch.float64, FLOAT64_BOUND)):
         if largest < limit and max(small, large) <= _LARGEST_EXPONENT[dtype]:
             return dtype
-    raise QfxError(
-        f"{where}: sums can reach {largest:.3g} steps of 2**-{small}, which float64 does not hold exactly "
-        "(2**53 at most), so that torch cannot "
-        "compute this network bit for bit. Use narrower formats here, or run the frozen graph: "
-        "qfx.freeze(q).run(x)"
-    )
+    return None
+
+
+def exact_dtype(where: str, *bounds: Bound) -> torch.dtype:
+    """As :func:`float_dtype`.
+
+    Raises:
+        QfxError: neither holds the tensors.
+    """
+    dtype = float_dtype(*bounds)
+    if dtype is None:
+        largest = max(float(b.magnitude.max()) for b in bounds)
+        small = max(int(b.fracs.max()) for b in bounds)
+        raise QfxError(
+            f"{where}: the result can reach {largest:.3g} steps of 2**-{small}, and a float64 result holds "
+            "2**53 of them: end the network with a cast (output=), or run the frozen graph: "
+            "qfx.freeze(q).run_codes(x)"
+        )
+    return dtype

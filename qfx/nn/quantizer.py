@@ -14,6 +14,7 @@ from qfx.formats.base import Format
 from qfx.formats.fixed import FixedPoint
 from qfx.graph import ops
 from qfx.graph.graph import GraphBuilder
+from qfx.nn import device, fused
 from qfx.nn.bound import Bound
 from qfx.nn.constant import Constant, constant, significant_bits
 from qfx.nn.estimators import RANDOM, Estimate, check_estimator
@@ -86,6 +87,8 @@ class Quantizer(QuantModule):
         self.gaps = fmt.has_point and math.isfinite(fmt.dense_below)
         bits = fmt.integer_max.bit_length() if fmt.has_point else 0
         self._wide = bits > FLOAT32_SPAN
+        #: What the compiled operators need to know; ``None`` for formats that torch operators cast to.
+        self.fused_arguments = fused.arguments(self.fmt)
         #: A learned binary point goes as far as this.
         self.learned_range = (-LEARNED_RANGE, max(LEARNED_RANGE, bits + 34))
         #: Set by calibration: values pass uncast, and the observer sees them.
@@ -238,16 +241,32 @@ class Quantizer(QuantModule):
     # -- the cast --------------------------------------------------------------------------------------------
 
     def forward(self, x: torch.Tensor, exact: Exact | None = None) -> torch.Tensor:  # type: ignore[override]
+        if exact is not None and exact.constants:
+            return exact.constants[0]  # computed in integers already, see qfx.nn.integer
         if self.bypass:
             if self.observer is not None:
                 self.observer.see(x.detach(), self.axis)
             return x
         if exact is not None:
             x = x.to(exact.dtype)
+        elif (y := self._cast_in_training(x)) is not None:
+            return y
         frac = self._frac()
         if (self.frozen or self._wide) and self._far(frac):
             return self._cast(x.double(), frac).to(x.dtype if exact is None else torch.float64)
         return self._cast(x, frac)
+
+    def _cast_in_training(self, x: torch.Tensor) -> torch.Tensor | None:
+        """The cast without a look at the binary point, where that is possible (docs/training.md)."""
+        if device.wanted(x):
+            return device.cast(self, x) if self.fmt.has_point and not self._outside else None
+        return fused.cast(self, x) if fused.takes(self, x) else None
+
+    @property
+    def _outside(self) -> bool:
+        """Whether values may leave the exponent range of float32: of wide formats, and where a frozen binary
+        point was put far away."""
+        return self._wide or (self.frozen and self._put > LEARNED_RANGE)
 
     def _far(self, frac: int | tuple[int, ...]) -> bool:
         """Whether values leave the exponent range of float32; frozen formats and wide ones may."""
