@@ -2,9 +2,10 @@
 
     python benchmarks/binarized.py [--json] [--jobs 2]
 
-Weights and activations of the four inner convolutions are one bit; the element-wise layers around them (BatchNorm,
-and the shortcut with its constant per channel) are 8-bit fixed point, or K-hot numbers that need no multiplier.
-The first and the last layer are 8-bit. Recipe and comparison as in benchmarks/number_formats.py.
+Weights and activations of the four inner convolutions are one bit; the element-wise layers around them
+(BatchNorm, and the shortcut with its constant per channel) are 8-bit fixed point, or K-hot numbers that need
+no multiplier. The first and the last layer are 8-bit. Recipe and comparison as in
+benchmarks/number_formats.py.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Accuracy of every number format on Fashion-MNIST: float, post-training quantization, learned binary points.
 
-    python benchmarks/number_formats.py [--json] [--jobs 2] [--only fixed,minifloat,...] [--plot FILE.svg]
+    python benchmarks/number_formats.py [--json | --markdown] [--jobs 2] [--only fixed,minifloat,...] [--plot FILE.svg]
 
-One residual network with BatchNorm kept as layers of their own, one recipe for every row: the float network is
-trained for 4 epochs; each row calibrates it ("ptq") and trains it for 4 more with learned binary points
-("learned"); "float" is the float network trained for as many epochs in all. The learned networks are frozen, and
-the integer interpreter is compared with torch on all test images. The first layer's input is 8-bit.
+One residual network with BatchNorm kept as layers of their own, one recipe for every row: the float network
+is trained for 4 epochs; each row calibrates it ("ptq") and trains it for 4 more with learned binary points
+("learned"); "float" is the float network trained for as many epochs in all. The learned networks are frozen,
+and the integer interpreter is compared with torch on all test images. The first layer's input is 8-bit.
 
 Rows that finish are kept in build/formats, so that a run can be interrupted and resumed.
 """
@@ -61,10 +61,7 @@ def rows() -> dict[str, list[Row]]:
         "elementwise": [fixed(8, 5), fixed(6, 4), fixed(5, 3), fixed(4, 3)],
         "minifloat": [minifloat(2, 1), minifloat(3, 2), minifloat(2, 3), minifloat(4, 3, specials="fn")],
         "khot": [
-            *(
-                row(f"K-hot K={k}, activations 5", qfx.KHot(8, None, k), qfx.FixedPoint(5))
-                for k in (1, 2, 3)
-            ),
+            *(row(f"K-hot K={k}, activations 5", qfx.KHot(8, None, k), qfx.FixedPoint(5)) for k in (1, 2, 3)),
             row("ternary, activations 4", qfx.Ternary(), qfx.FixedPoint(4)),
             row("binary, activations 4", qfx.Binary(), qfx.FixedPoint(4)),
         ],
@@ -74,13 +71,26 @@ def rows() -> dict[str, list[Row]]:
 
 def table(results: Sequence[dict[str, Any]]) -> Table:
     """The rows as a table for the terminal."""
-    shown = Table("format", "weights", "activations", "float %", "PTQ %", "learned %", "gain", "differing images")
+    shown = Table(
+        "format", "weights", "activations", "float %", "PTQ %", "learned %", "gain", "differing images"
+    )
     for r in results:
         shown.add_row(
-            r["name"], r["weight"], r["activation"], f"{r['float']:.2f}", f"{r['ptq']:.2f}", f"{r['learned']:.2f}",
-            f"{r['learned'] - r['ptq']:+.2f}", f"{r['mismatches']} of {r['compared']}",
+            r["name"], r["weight"], r["activation"], f"{r['float']:.2f}", f"{r['ptq']:.2f}",
+            f"{r['learned']:.2f}", f"{r['learned'] - r['ptq']:+.2f}", f"{r['mismatches']} of {r['compared']}",
         )  # fmt: skip
     return shown
+
+
+def markdown(results: Sequence[dict[str, Any]]) -> str:
+    """The rows as the table of the documentation."""
+    lines = ["| format | float | PTQ | learned | differing images |", "| --- | --- | --- | --- | --- |"]
+    lines += [
+        f"| {r['name']} | {r['float']:.2f} | {r['ptq']:.2f} | {r['learned']:.2f} | {r['mismatches']} of "
+        f"{r['compared']:,} |"
+        for r in results
+    ]
+    return "\n".join(lines)
 
 
 def plot(results: Sequence[dict[str, Any]], path: Path) -> None:
@@ -115,6 +125,7 @@ def plot(results: Sequence[dict[str, Any]], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--markdown", action="store_true", help="print the table of docs/results.md")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--only", default="", help="families, comma separated: " + ", ".join(rows()))
     parser.add_argument("--work", type=Path, default=Path("build/formats"))
@@ -130,7 +141,9 @@ def main() -> None:
     results = train_rows(make, wanted, settings, arguments.work, arguments.jobs)
     if arguments.plot:
         plot(results, arguments.plot)
-    if arguments.json:
+    if arguments.markdown:
+        print(markdown(results))
+    elif arguments.json:
         document = {
             "benchmark": "number_formats",
             "settings": vars(settings),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,18 +26,11 @@ def exact_float32() -> Iterator[None]:
     Winograd and FFT too, and an environment variable lets oneDNN round to bfloat16. All flags are restored
     on the way out.
     """
-    backends: Any = torch.backends
-    places = [backends.mkldnn.conv, backends.mkldnn.matmul, backends.cuda.matmul, backends.cudnn.conv]
-    before = [place.fp32_precision for place in places]
-    cudnn = torch.backends.cudnn.enabled
-    (nnpack,) = torch.backends.nnpack.set_flags(False)
-    onednn = torch._C._get_mkldnn_enabled()
+    changes = _changes()
+    before = [(set_, get()) for get, set_, _ in changes]
     try:
-        if _onednn_may_round():
-            torch._C._set_mkldnn_enabled(False)
-        for place in places:
-            place.fp32_precision = "ieee"
-        torch.backends.cudnn.enabled = False
+        for _, set_, value in changes:
+            set_(value)
         # Entering torch.autocast costs as much as a small network; most callers have it off anyway.
         if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
             with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
@@ -44,11 +38,28 @@ def exact_float32() -> Iterator[None]:
         else:
             yield
     finally:
-        torch._C._set_mkldnn_enabled(onednn)
-        torch.backends.nnpack.set_flags(nnpack)
-        torch.backends.cudnn.enabled = cudnn
-        for place, value in zip(places, before, strict=True):
-            place.fp32_precision = value
+        for set_, value in before:
+            set_(value)
+
+
+def _changes() -> list[tuple[Callable[[], Any], Callable[[Any], Any], Any]]:
+    """What must be set, as (getter, setter, value); reading is cheap, and a setting that is harmless already is
+    left alone: setting them all costs as much as a small layer."""
+    backends: Any = torch.backends
+    places = [backends.mkldnn.conv, backends.mkldnn.matmul]
+    changes: list[tuple[Callable[[], Any], Callable[[Any], Any], Any]] = []
+    if torch.cuda.is_available():
+        places += [backends.cuda.matmul, backends.cudnn.conv]
+        changes.append((torch._C._get_cudnn_enabled, torch._C._set_cudnn_enabled, False))
+    for place in places:
+        if place.fp32_precision not in ("none", "ieee"):
+            get, set_ = partial(getattr, place, "fp32_precision"), partial(setattr, place, "fp32_precision")
+            changes.append((get, set_, "ieee"))
+    if torch._C._get_nnpack_enabled():
+        changes.append((torch._C._get_nnpack_enabled, torch._C._set_nnpack_enabled, False))
+    if _onednn_may_round():
+        changes.append((torch._C._get_mkldnn_enabled, torch._C._set_mkldnn_enabled, False))
+    return changes
 
 
 def _onednn_may_round() -> bool:

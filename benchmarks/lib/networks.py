@@ -9,7 +9,8 @@ from qfx.demo.networks import Residual
 
 
 class ShortcutNet(nn.Module):
-    """Two residual blocks with BatchNorm and shortcuts: input ``(batch, 1, 28, 28)``, output ``(batch, 10)``."""
+    """Two residual blocks with BatchNorm and shortcuts: input ``(batch, 1, 28, 28)``, output
+    ``(batch, 10)``."""
 
     def __init__(self, first: int = 16, second: int = 32) -> None:
         super().__init__()

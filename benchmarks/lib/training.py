@@ -71,9 +71,10 @@ def train_rows(
         jobs: processes.
 
     Returns:
-        one dictionary per row, in order: ``name``, ``network``, ``weight``, ``activation``, accuracies in percent
-        ``float`` (trained for as many epochs in all), ``ptq`` (calibrated only), ``learned``; ``exact``: test
-        images whose interpreter result differs from torch, and how many there are; ``seconds_per_epoch``.
+        one dictionary per row, in order: ``name``, ``network``, ``weight``, ``activation``, accuracies in
+        percent ``float`` (trained for as many epochs in all), ``ptq`` (calibrated only), ``learned``;
+        ``exact``: test images whose interpreter result differs from torch, and how many there are;
+        ``seconds_per_epoch``.
     """
     work.mkdir(parents=True, exist_ok=True)
     networks = list(dict.fromkeys(row.network for row in rows))
@@ -114,7 +115,7 @@ def _float(make: Callable[[str], nn.Module], name: str, settings: Settings, work
 
 
 def _row(make: Callable[[str], nn.Module], row: Row, settings: Settings, work: Path) -> dict[str, Any]:
-    done = work / f"row-{_key(repr((row.name, row.network, row.config)), settings)}.json"
+    done = work / f"row-{_key(described(row), settings)}.json"
     if done.exists():
         return dict(json.loads(done.read_text()))
     torch.set_num_threads(1)
@@ -155,6 +156,23 @@ def _row(make: Callable[[str], nn.Module], row: Row, settings: Settings, work: P
     part.write_text(json.dumps(result))
     part.replace(done)
     return result
+
+
+def described(row: Row) -> str:
+    """What tells a row from others, whatever options later versions of Config have."""
+    names = (
+        "weight",
+        "activation",
+        "input",
+        "bias",
+        "scale",
+        "output",
+        "per_channel",
+        "batch_norm",
+        "overrides",
+    )
+    parts = {name: str(getattr(row.config, name)) for name in names}
+    return repr((row.name, row.network, parts))
 
 
 def load(source: str) -> Arrays:
