@@ -1,6 +1,6 @@
 """Accuracy of every number format on Fashion-MNIST: float, post-training quantization, learned binary points.
 
-    python benchmarks/number_formats.py [--json | --markdown] [--jobs 2] [--only fixed,minifloat,...] [--plot FILE.svg]
+    python benchmarks/number_formats.py [--json | --markdown] [--jobs 2] [--only fixed,...] [--plot FILE.svg]
 
 One residual network with BatchNorm kept as layers of their own, one recipe for every row: the float network
 is trained for 4 epochs; each row calibrates it ("ptq") and trains it for 4 more with learned binary points

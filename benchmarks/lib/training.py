@@ -73,8 +73,7 @@ def train_rows(
     Returns:
         one dictionary per row, in order: ``name``, ``network``, ``weight``, ``activation``, accuracies in
         percent ``float`` (trained for as many epochs in all), ``ptq`` (calibrated only), ``learned``;
-        ``exact``: test images whose interpreter result differs from torch, and how many there are;
-        ``seconds_per_epoch``.
+        ``mismatches``: test images whose interpreter result differs from torch, of ``compared``.
     """
     work.mkdir(parents=True, exist_ok=True)
     networks = list(dict.fromkeys(row.network for row in rows))
