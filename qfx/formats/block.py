@@ -492,7 +492,7 @@ class Block(Format):
 def MXINT8() -> Block:  # noqa: N802
     """OCP MXINT8: blocks of 32 numbers of 8 bits with 6 fraction bits, -127/64 to 127/64.
 
-    The code of -2 is not used, as the specification allows (section 5.3.4): with it, casting twice could
+    The code of -2 is not used, as the specification allows (section 5.3): with it, casting twice could
     differ from casting once.
     """
     return Block(FixedPoint(8, 6, overflow="SAT_SYM"))

@@ -48,7 +48,8 @@ class KHot(ScaledFormat):
         QfxError: arguments outside these bounds, or a format with more than 2**23 magnitudes.
 
     Source: canonical signed digits: G. W. Reitwiesner, "Binary arithmetic", Advances in Computers 1, 1960;
-        numbers with few ones as weights: the QFX paper.
+        numbers with few ones in place of multipliers: D. Dai et al., "Trainable fixed-point quantization for
+        deep learning acceleration on FPGAs" (QFX), arXiv 2401.17544.
     """
 
     width: int
