@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from qfx import FixedPoint
+from qfx.formats import Binary, Format, KHot, Minifloat
 from qfx.graph import Graph, GraphBuilder, ops
 
 Padding = tuple[tuple[int, int], ...]
@@ -15,7 +16,7 @@ Padding = tuple[tuple[int, int], ...]
 class Net:
     """A graph builder with short names and random weights."""
 
-    def __init__(self, shape: tuple[int, ...], fmt: FixedPoint, seed: int = 0) -> None:
+    def __init__(self, shape: tuple[int, ...], fmt: Format, seed: int = 0) -> None:
         self.rng = np.random.default_rng(seed)
         self.builder = GraphBuilder()
         self.x = self.builder.add(ops.Input(shape, fmt), (), "input")
@@ -32,6 +33,9 @@ class Net:
 
     def cast(self, x: str, width: int, frac: int | tuple[int, ...], signed: bool = True, *modes: str) -> str:
         return self.add(ops.Cast(FixedPoint(width, frac, signed, *modes)), x)
+
+    def format(self, x: str, fmt: Format) -> str:
+        return self.add(ops.Cast(fmt), x)
 
     def relu(self, x: str) -> str:
         return self.add(ops.Relu(), x)
@@ -177,6 +181,40 @@ def far_points() -> Graph:
     return n.build(n.cast(n.add(ops.Add(), n.cast(z, 12, 6), y), 10, 1))
 
 
+def number_formats() -> Graph:
+    """Activations in minifloats and K-hot numbers, with binary points per channel around the casts."""
+    n = Net((3, 5, 5), Minifloat(3, 2, 3), 8)
+    x = n.conv(n.x, 4, (3, 3), W4, W4, padding=1, path="conv")
+    a = n.format(x, Minifloat(3, 2, 2))
+    # Coarser and finer than the operand: shifts before the cast, and zeros to drop behind it.
+    b = n.format(a, Minifloat(2, 1, (0, 2, -3, 6), rounding="RND_INF"))
+    c = n.format(x, KHot(6, (3, 4, 2, 5), 2))
+    d = n.format(n.relu(x), KHot(5, 0, 2, "binary", signed=False))
+    y = n.add(
+        ops.Concat(), n.add(ops.Mul(), a, c), b, n.add(ops.MaxPool((3, 3), (1, 1), ((1, 1), (1, 1))), d)
+    )
+    y = n.format(n.conv(y, 4, (3, 3), W4, path="conv2"), KHot(9, -2, 3))
+    y = n.format(n.reshape(y, 36), Minifloat(2, 0, -4, signed=False))
+    return n.build(
+        n.format(n.linear(y, 5, W4, W8, path="fc"), Minifloat(4, 3, specials="fn", rounding="TRN"))
+    )
+
+
+def binarized() -> Graph:
+    """Signs between layers, and zeros around pictures of signs."""
+    n = Net((2, 6, 6), FixedPoint(6, 3), 9)
+    sign = FixedPoint(2, 0)
+    x = n.format(n.x, Binary(0))
+    for path in ("conv1", "conv2"):
+        codes = 1 - 2 * n.rng.integers(0, 2, (4, n.channels(x), 3, 3))
+        conv = ops.Conv(
+            codes, sign, None, None, (1, 1), ((1, 1), (1, 1)), (1, 1), 1, weight_encoding=Binary(0)
+        )
+        x = n.format(n.affine(n.add(conv, x, path=path), FixedPoint(4, 2), FixedPoint(6, 1)), Binary(1))
+    x = n.format(n.pool(x, "max", 2, 2), Binary((1, 0, -1, 2)))
+    return n.build(n.linear(n.reshape(x, 36), 3, W4, W8, path="fc"))
+
+
 NETWORKS: dict[str, Callable[[], Graph]] = {
     f.__name__: f
     for f in (
@@ -188,6 +226,8 @@ NETWORKS: dict[str, Callable[[], Graph]] = {
         moves,
         depthwise,
         far_points,
+        number_formats,
+        binarized,
     )
 }
 
@@ -198,6 +238,10 @@ def inputs(graph: Graph, samples: int, seed: int = 0) -> np.ndarray:
     op = graph.input_node.op
     assert isinstance(op, ops.Input)
     fmt = op.format
+    if not isinstance(fmt, FixedPoint):
+        x = np.asarray(rng.choice(fmt.with_frac(fmt.max_frac).values(), (samples, *op.shape)))
+        x[0], x[-1] = fmt.max, fmt.min
+        return x
     codes = rng.integers(fmt.code_min, fmt.code_max + 1, (samples, *op.shape))
     codes[0] = fmt.code_max
     codes[-1] = fmt.code_min
