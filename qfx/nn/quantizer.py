@@ -87,8 +87,12 @@ class Quantizer(QuantModule):
         self.gaps = fmt.has_point and math.isfinite(fmt.dense_below)
         bits = fmt.integer_max.bit_length() if fmt.has_point else 0
         self._wide = bits > FLOAT32_SPAN
+        # Subclasses that compute something else do all of it themselves.
+        self._plain = type(self)._cast is Quantizer._cast
         #: What the compiled operators need to know; ``None`` for formats that torch operators cast to.
-        self.fused_arguments = fused.arguments(self.fmt)
+        self.fused_arguments = fused.arguments(self.fmt) if self._plain else None
+        # Whether a frozen binary point was put where float32 cannot scale numbers.
+        self._put_far = False
         #: A learned binary point goes as far as this.
         self.learned_range = (-LEARNED_RANGE, max(LEARNED_RANGE, bits + 34))
         #: Set by calibration: values pass uncast, and the observer sees them.
@@ -104,6 +108,7 @@ class Quantizer(QuantModule):
         if frac is not None:
             numbers = torch.as_tensor(frac, dtype=torch.float32).reshape(-1)
             self.start.copy_(numbers.expand(channels).reshape(shape))
+            self._put_far = self._far(frac)
 
     # -- the binary point ------------------------------------------------------------------------------------
 
@@ -169,6 +174,7 @@ class Quantizer(QuantModule):
         """
         self.start.copy_(torch.as_tensor(frac, dtype=self.start.dtype).expand_as(self.start))
         self.shift.zero_()
+        self._put_far = bool(np.abs(np.asarray(frac)).max() > LEARNED_RANGE)
         self.saw(math.nan if rms is None else rms)
 
     @torch.no_grad()
@@ -259,14 +265,14 @@ class Quantizer(QuantModule):
     def _cast_in_training(self, x: torch.Tensor) -> torch.Tensor | None:
         """The cast without a look at the binary point, where that is possible (docs/training.md)."""
         if device.wanted(x):
-            return device.cast(self, x) if self.fmt.has_point and not self._outside else None
+            inside = self.fmt.has_point and not self._wide and not (self.frozen and self._put_far)
+            return device.cast(self, x) if inside and self._plain else None
         return fused.cast(self, x) if fused.takes(self, x) else None
 
-    @property
-    def _outside(self) -> bool:
-        """Whether values may leave the exponent range of float32: of wide formats, and where a frozen binary
-        point was put far away."""
-        return self._wide or (self.frozen and self._put > LEARNED_RANGE)
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        if self.calibrated and self.fmt.has_point:
+            self._put_far = bool(self.point.abs().max() > LEARNED_RANGE)
 
     def _far(self, frac: int | tuple[int, ...]) -> bool:
         """Whether values leave the exponent range of float32; frozen formats and wide ones may."""
