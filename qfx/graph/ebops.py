@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from qfx.errors import QfxError
-from qfx.graph import ops
+from qfx.graph import arrays, functions, ops
 from qfx.graph.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -129,6 +129,20 @@ def _cost(node: Node, operands: Sequence[Tensor], per: str) -> int:
         places = int(np.prod(op.kernel))
         sums = [_range_bits(int(lo) * places, int(hi) * places) for lo, hi in zip(x.low, x.high, strict=True)]
         return copies * ((places - 1) * int(bits.sum()) + int(_alone(np.asarray(op.scale_code))) * sum(sums))
+    if isinstance(op, arrays.MatMul):
+        # Both operands come from data: there is no kernel to share, so positions always count.
+        other = tensor_bits(operands[1])
+        if len(x.shape) == 2:
+            return result.shape[1] * int(bits.sum()) * int(other.sum())
+        return x.shape[1] * x.shape[2] * result.shape[2] * int((bits * other).sum())
+    if isinstance(op, arrays.ReduceSum):
+        terms = int(np.prod([x.shape[a] for a in op.axes if a]))
+        first = int(bits.max(initial=0)) if 0 in op.axes else int(bits.sum())
+        return copies * (terms * int(bits.sum()) - first)
+    if isinstance(op, functions.Piecewise):
+        columns = [int(constant_bits(column).max()) for column in op.coefficients.T]
+        products = sum(width * op.shift * degree for degree, width in enumerate(columns))
+        return copies * products * int((bits > 0).sum())
     return 0
 
 

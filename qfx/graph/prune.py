@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from qfx.formats.fixed import smallest_format
-from qfx.graph import functions, ops
+from qfx.graph import arrays, functions, ops
 from qfx.graph.graph import Graph, GraphBuilder, Node
 from qfx.graph.tensor import Tensor, integers, one_or_many
 
@@ -19,9 +19,10 @@ def prune(graph: Graph) -> Graph:
 
     A channel goes when its interval holds one number only (0, say, because all its weights are 0), or when
     all weights that read it are 0. It goes from the operator that makes it and from all that take it: through
-    casts, activation functions, pooling, sums, concatenations and reshapes. A constant other than 0 moves
-    into the biases of the layers that read it. A sum with a tensor that is always 0 disappears. What only fed
-    removed channels goes too, so this is repeated until nothing more goes.
+    casts, activation functions, pooling, sums, concatenations and reshapes; all channels of what other
+    operators (``matmul``, say) take or make stay. A constant other than 0 moves into the biases of the layers
+    that read it. A sum with a tensor that is always 0 disappears. What only fed removed channels goes too, so
+    this is repeated until nothing more goes.
 
     The input, the output, and at least one channel of every other tensor stay. Names and paths of nodes stay.
 
@@ -33,7 +34,7 @@ def prune(graph: Graph) -> Graph:
     result = graph
     while True:
         smaller = _without_channels(_without_zero_terms(result))
-        if smaller is result:
+        if smaller is result or not _same_grids(graph, smaller):
             return result
         result = smaller
 
@@ -41,8 +42,28 @@ def prune(graph: Graph) -> Graph:
 #: Operators whose result channel ``c`` comes from channel ``c`` of the operands, whatever the other channels.
 _ELEMENTWISE = (
     ops.Cast, ops.Affine, ops.Add, ops.Sub, ops.Mul, ops.Relu, ops.LeakyRelu, ops.Clip, ops.MaxPool,
-    ops.AvgPool, functions.Table, functions.Piecewise,
+    ops.AvgPool, functions.Table, functions.Piecewise, arrays.InsertZeros,
 )  # fmt: skip
+#: Others that channels can be taken from.
+_KNOWN = (ops.Weighted, ops.Reshape, ops.Transpose, ops.Concat)
+
+
+def _elementwise(op: ops.Op) -> bool:
+    if isinstance(op, arrays.ReduceSum | arrays.ReduceMax):
+        return 0 not in op.axes
+    if isinstance(op, arrays.Repeat):
+        return op.times[0] == 1
+    return isinstance(op, _ELEMENTWISE)
+
+
+def _same_grids(graph: Graph, smaller: Graph) -> bool:
+    """Whether operators that look at codes rather than at numbers (an inverse root adds its offset to a code)
+    still have operands on the grids that they were made for."""
+    return all(
+        [t.fracs for t in smaller.operands(node)] == [t.fracs for t in graph.operands(graph[node.name])]
+        for node in smaller.nodes
+        if not _elementwise(node.op) and not isinstance(node.op, _KNOWN)
+    )
 
 
 # -- sums with 0 ---------------------------------------------------------------------------------------------
@@ -165,7 +186,7 @@ def _relate(node: Node, graph: Graph, classes: _Classes) -> None:
             channels = np.arange(tensor.channels)
             classes.join(name, channels, node.name, channels + start)
             start += tensor.channels
-    elif not isinstance(op, _ELEMENTWISE):
+    elif not _elementwise(op):
         # Operators on whole arrays keep what they read and what they make.
         for name, tensor in zip(node.inputs, tensors, strict=True):
             classes.keep(name, np.arange(tensor.channels))

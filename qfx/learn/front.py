@@ -20,7 +20,7 @@ from qfx.learn.freeze import freeze
 from qfx.learn.groups import parameter_groups
 from qfx.learn.model import QuantizedModel
 from qfx.learn.resource import ResourceLoss, ResourceModel
-from qfx.learn.width import Widths, widths
+from qfx.learn.width import Widths, learns_widths, widths
 
 Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]
 _FORMAT = "qfx-front"
@@ -331,7 +331,7 @@ def _check(q: QuantizedModel, epochs: int, beta: tuple[float, float], cycles: in
         raise QfxError(f"front: beta goes up from one positive number to another, found {beta}")
     if epochs < 1 or not 1 <= cycles <= epochs:
         raise QfxError(f"front: at least one epoch, and one for each cycle, found {epochs} and {cycles}")
-    if not isinstance(q, QuantizedModel) or not widths(q):
+    if not isinstance(q, QuantizedModel) or not learns_widths(q):
         raise QfxError("front: no widths are learned; prepare the model with Config(learn_width={...})")
 
 

@@ -21,7 +21,7 @@ def parameter_groups(
     point_lr: float | None = None,
     weight_decay: float | None = None,
 ) -> list[dict[str, Any]]:
-    """Two groups for any torch optimizer: weights (and everything else) first, binary points and widths second.
+    """Two groups for any torch optimizer: weights (and everything else) first, then binary points and widths.
 
     Args:
         q: a prepared model.

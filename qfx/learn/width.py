@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from qfx.errors import QfxError
+from qfx.formats.base import Format
 from qfx.formats.fixed import FixedPoint
-from qfx.learn.model import QuantizedModel, naming
 from qfx.nn.module import Again
 from qfx.nn.quantizer import InputQuantizer, Quantizer
 from qfx.nn.weighted import QuantWeighted
@@ -19,6 +19,7 @@ from qfx.nn.width import (
     ActivationWidthQuantizer,
     InputWidthQuantizer,
     WeightWidthQuantizer,
+    check_learnable,
 )
 
 #: What learns widths, and for what one width can be learned.
@@ -30,11 +31,15 @@ LEARNABLE = {
 }
 
 
-def check_learn_width(where: str, value: Any) -> None:
+def check_learn_width(where: str, value: Any, config: Any = None) -> None:
     """Refuse what :class:`qfx.Config` does not take as ``learn_width``.
 
+    Args:
+        where: for messages.
+        config: whose formats are to be checked too.
+
     Raises:
-        QfxError: not a dictionary of known entries.
+        QfxError: not a dictionary of known entries; a format whose width cannot be learned.
     """
     if not isinstance(value, Mapping):
         raise QfxError(f"{where} must be a dictionary like {{'weight': 'weight'}}, found {value!r}")
@@ -46,54 +51,52 @@ def check_learn_width(where: str, value: Any) -> None:
                 f"{where}[{key!r}] must be one of {', '.join(map(repr, LEARNABLE[key]))}, found "
                 f"{granularity!r}"
             )
+        if config is not None:
+            check_learnable(getattr(config, f"{key}_format", None) or getattr(config, key), key)
+    if value and config is not None and config.estimator != "clipped":
+        raise QfxError(f'{where}: widths are learned with estimator="clipped", found {config.estimator!r}')
 
 
-def learn_widths(q: QuantizedModel, learn_width: Mapping[str, str]) -> None:
-    """Replace quantizers of a freshly prepared model by ones that learn their width.
+# -- quantizers for qfx.prepare ------------------------------------------------------------------------------
 
-    Formats that are not fixed point or have a given binary point stay as they are, and so does the last cast:
-    the width of the output is the user's choice.
 
-    Args:
-        learn_width: by what is quantized, for what one width is learned; see :class:`qfx.Config`.
+def input_quantizer(fmt: Format, shape: tuple[int, ...], learn_width: Mapping[str, str]) -> InputQuantizer:
+    """The quantizer of the network's input, of learned width or not."""
+    if "input" in learn_width and isinstance(fmt, FixedPoint):
+        return InputWidthQuantizer(fmt, shape)
+    return InputQuantizer(fmt, shape)
+
+
+def cast_quantizer(fmt: Format, learn_width: Mapping[str, str]) -> Quantizer:
+    """The quantizer of an activation, of learned width or not."""
+    if "activation" in learn_width and isinstance(fmt, FixedPoint) and fmt.learned:
+        return ActivationWidthQuantizer(fmt)
+    return Quantizer(fmt, axis=1)
+
+
+def learn_constants(module: torch.nn.Module, learn_width: Mapping[str, str]) -> None:
+    """Replace the quantizers of a layer's weight and bias by ones that learn their width.
+
+    Formats that are not fixed point, or whose binary point is given, stay as they are.
 
     Raises:
-        QfxError: a format whose width cannot be learned; names the module.
+        QfxError: a format whose width cannot be learned.
     """
-    steps = list(q._qfx_items())
-    for index, (step, module) in enumerate(steps):
-        with naming(step):
-            if isinstance(module, QuantWeighted):
-                _learn_constants(module, learn_width)
-            elif isinstance(module, InputQuantizer):
-                if "input" in learn_width and _open(module):
-                    q.set_submodule(step.target, InputWidthQuantizer(module.fmt, module.shape))
-            elif isinstance(module, Quantizer) and index < len(steps) - 1:
-                if "activation" in learn_width and _open(module):
-                    q.set_submodule(step.target, ActivationWidthQuantizer(_fixed(module)))
+    if not isinstance(module, QuantWeighted):
+        return
+    for part in ("weight", "bias"):
+        old, values = getattr(module, f"{part}_quantizer"), getattr(module, part)
+        if isinstance(old, WeightWidthQuantizer) or part not in learn_width or old is None or old.frozen:
+            continue
+        if isinstance(old.fmt, FixedPoint):
+            new = WeightWidthQuantizer(old.fmt, values.shape, learn_width[part], old.channels > 1)
+            new.estimator = old.estimator
+            setattr(module, f"{part}_quantizer", new)
 
 
-def _learn_constants(module: QuantWeighted, learn_width: Mapping[str, str]) -> None:
-    if "weight" in learn_width and _open(module.weight_quantizer):
-        module.weight_quantizer = WeightWidthQuantizer(
-            _fixed(module.weight_quantizer), module.weight.shape, learn_width["weight"],
-            module.weight_quantizer.channels > 1,
-        )  # fmt: skip
-    if "bias" in learn_width and module.bias is not None and module.bias_quantizer is not None:
-        if _open(module.bias_quantizer):
-            module.bias_quantizer = WeightWidthQuantizer(
-                _fixed(module.bias_quantizer), module.bias.shape, learn_width["bias"],
-                module.bias_quantizer.channels > 1,
-            )  # fmt: skip
-
-
-def _open(quantizer: Quantizer) -> bool:
-    return isinstance(quantizer.fmt, FixedPoint) and not quantizer.frozen
-
-
-def _fixed(quantizer: Quantizer) -> FixedPoint:
-    assert isinstance(quantizer.fmt, FixedPoint)
-    return quantizer.fmt
+def learns_widths(q: torch.nn.Module) -> bool:
+    """Whether any quantizer of a model learns its width, or did before it was frozen."""
+    return any(isinstance(m, WeightWidthQuantizer | ActivationWidthQuantizer) for m in q.modules())
 
 
 # -- what was learned ----------------------------------------------------------------------------------------

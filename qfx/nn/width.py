@@ -35,7 +35,24 @@ MAX_START = 16
 GRANULARITIES = ("tensor", "channel", "weight")
 
 
-class WeightWidthQuantizer(Quantizer):
+class _Clipped(Quantizer):
+    """A quantizer with one estimator."""
+
+    @property
+    def estimator(self) -> str:  # type: ignore[override]
+        """``"clipped"``."""
+        return "clipped"
+
+    @estimator.setter
+    def estimator(self, value: str) -> None:
+        if value != "clipped":
+            raise QfxError(
+                f'learned widths are trained with estimator="clipped", found {value!r}; leave this one\'s '
+                "width alone (overrides with learn_width={}), or its estimator"
+            )
+
+
+class WeightWidthQuantizer(_Clipped):
     """Casts weights (or biases) to fixed point with learned fraction bits; nothing ever saturates.
 
     The fraction bits of a group are ``f = round(start + 8 * shift)``, as the binary point of
@@ -160,7 +177,7 @@ class WeightWidthQuantizer(Quantizer):
             x = x.to(exact.dtype)
         bits = self.fraction_bits()
         if not torch.is_grad_enabled() or not (self.shift.requires_grad or x.requires_grad):
-            return _rounded(x.detach(), bits, self.fmt.rounding)[0]  # type: ignore[attr-defined]
+            return _rounded(x.detach(), bits, self.fmt.rounding)  # type: ignore[attr-defined]
         return _RoundToFraction.apply(x, self.shift, bits, self.fmt.rounding)  # type: ignore[attr-defined, no-any-return]
 
     def quantized(self, x: torch.Tensor) -> torch.Tensor:
@@ -195,7 +212,7 @@ class WeightWidthQuantizer(Quantizer):
         return f"{known}{'frozen' if self.frozen else 'learned'} width per {self.granularity}"
 
 
-class ActivationWidthQuantizer(Quantizer):
+class ActivationWidthQuantizer(_Clipped):
     """Casts a tensor to fixed point with learned integer and fraction bits; what is too large saturates.
 
     ``f = round(start + 8 * shift)`` and ``i = round(reach + 8 * reach_shift)``; ``start`` and ``reach`` are
@@ -344,10 +361,9 @@ def power_of_two(exponents: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return ((exponents.to(torch.int64) + 1023) << 52).view(torch.float64).to(dtype)
 
 
-def _rounded(x: torch.Tensor, bits: torch.Tensor, rounding: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Values and codes."""
-    codes = round_(x * power_of_two(bits, x.dtype), rounding)
-    return codes * power_of_two(-bits, x.dtype), codes
+def _rounded(x: torch.Tensor, bits: torch.Tensor, rounding: str) -> torch.Tensor:
+    """``round(x * 2**bits) * 2**-bits``; never more significant bits than ``x`` has."""
+    return round_(x * power_of_two(bits, x.dtype), rounding).mul_(power_of_two(-bits, x.dtype))
 
 
 class _RoundToFraction(torch.autograd.Function):
@@ -357,7 +373,7 @@ class _RoundToFraction(torch.autograd.Function):
     def forward(
         ctx: Any, x: torch.Tensor, shift: torch.Tensor, bits: torch.Tensor, rounding: str
     ) -> torch.Tensor:
-        y, _ = _rounded(x, bits, rounding)
+        y = _rounded(x, bits, rounding)
         ctx.save_for_backward(x, y)
         ctx.group = shift.shape
         return y
@@ -378,15 +394,14 @@ class _EnclosedBits(torch.autograd.Function):
     def forward(
         ctx: Any, x: torch.Tensor, shift: torch.Tensor, bits: torch.Tensor, rounding: str
     ) -> torch.Tensor:
-        _, codes = _rounded(x, bits, rounding)
-        whole = codes.abs().to(torch.int64)
-        lowest = (whole & -whole).to(torch.float64)
-        # The exponent of frexp is the bit length, exactly.
-        span = torch.frexp(whole.to(torch.float64)).exponent - torch.frexp(lowest).exponent + 1
-        alive = whole != 0
+        y = _rounded(x, bits, rounding).float()
+        alive = y != 0
+        # The bits between the highest and the lowest that is set are the significant bits of a float.
+        significand = (y.view(torch.int32) & 0x7FFFFF) | 0x800000
+        lowest = (significand & -significand).float().view(torch.int32) >> 23
         ctx.save_for_backward(alive)
         ctx.group = shift.shape
-        return torch.where(alive, span, 0).to(x.dtype)
+        return ((24 + 127 - lowest) * alive).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from qfx import FixedPoint, QfxError
-from qfx.graph import Graph, GraphBuilder, ops
+from qfx.graph import Graph, GraphBuilder, arrays, ops
 from qfx.graph.ebops import constant_bits, ebops, ebops_by_node, inside
 from qfx.sim.draw import draw_graph
 
@@ -130,3 +130,17 @@ def test_only_two_ways_to_count() -> None:
     graph = draw_graph(np.random.default_rng(0))
     with pytest.raises(QfxError, match="'kernel', 'inference'"):
         ebops(graph, "pixel")
+
+
+def test_operators_on_arrays() -> None:
+    """Products of two tensors, and sums over axes, counted place by place."""
+    builder = GraphBuilder()
+    x = builder.add(ops.Input((3, 4), FixedPoint(5, 2)))
+    y = builder.add(ops.Cast(FixedPoint(3, 1, signed=False)), [builder.add(ops.Relu(), [x])])
+    t = builder.add(ops.Transpose((1, 0)), [x])
+    product = builder.add(arrays.MatMul(), [y, t])
+    graph = builder.build(builder.add(arrays.ReduceSum((1,)), [product]))
+    widest = graph[product].tensor.format.width
+    assert ebops_by_node(graph) == {product: 3 * 4 * 3 * (3 * 5), graph.output: 3 * 2 * widest}
+    over_channels = builder.build(builder.add(arrays.ReduceSum((0,)), [y]))
+    assert ebops(over_channels) == 2 * 3 and ebops(over_channels, "inference") == 4 * 2 * 3

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from qfx import FixedPoint
-from qfx.graph import Graph, GraphBuilder, ops
+from qfx.graph import Graph, GraphBuilder, arrays, functions, ops
 from qfx.graph.prune import prune
 from qfx.graph.reference import trace_reference
 from qfx.sim.draw import Sizes, draw_graph, draw_input
@@ -248,3 +248,35 @@ def test_a_network_of_zeros_keeps_one_channel_each() -> None:
     pruned = prune(graph)
     assert shapes(pruned) == [(2,), (1,), (1,), (3,)]
     assert_same(graph, pruned)
+
+
+def test_operators_on_arrays() -> None:
+    """A mean over the image lets a dead channel go; a product of tensors keeps all of its operands."""
+    weight = np.ones((3, 1, 1, 1), dtype=np.int64)
+    weight[1] = 0
+    graph = chain(
+        (1, 4, 4),
+        conv(weight, pad=0),
+        arrays.ReduceSum((1, 2)),
+        arrays.Repeat((1, 2, 3)),
+        arrays.InsertZeros((2, 1)),
+        ops.Reshape((27,)),
+        linear([[1] * 27]),
+    )
+    pruned = prune(graph)
+    assert shapes(pruned) == [(1, 4, 4), (2, 4, 4), (2, 1, 1), (2, 2, 3), (2, 3, 3), (18,), (1,)]
+    assert_same(graph, pruned)
+    builder = GraphBuilder()
+    x = builder.add(ops.Input((1, 2, 2), BYTE))
+    y = builder.add(conv(weight, pad=0), [x])
+    graph = builder.build(builder.add(arrays.MatMul(), [y, y]))
+    assert prune(graph) is graph
+
+
+def test_codes_that_matter_keep_their_grid() -> None:
+    """An inverse root adds its offset to the code: it must not see a coarser grid than it was made for."""
+    fine = ops.Linear(np.asarray([[1], [0]]), FixedPoint(4, (0, 6)), None, None)
+    root = functions.InverseRoot(1, 1, 0, np.asarray([[4], [3]]), guard=0, frac=0, offset=100, least=1)
+    assert shapes(prune(chain((1,), fine, linear([[1, 1]])))) == [(1,), (1,), (1,)]
+    graph = chain((1,), fine, linear([[1, 1]]), root)
+    assert prune(graph) is graph
