@@ -42,7 +42,7 @@ class Roots:
 
 @lru_cache(maxsize=128)
 def roots(root: int, factor: float, bits: int, frac: int) -> Roots:
-    """Polynomials of degree 0 up to ``bits = 10``, of degree 1 beyond.
+    """Polynomials of degree 0 up to ``bits = 8``, of degree 1 beyond.
 
     Args:
         root: 1 or 2.
@@ -50,7 +50,7 @@ def roots(root: int, factor: float, bits: int, frac: int) -> Roots:
         bits: leading bits of ``x`` behind the first that decide; at most 24.
         frac: binary point of the value.
     """
-    shift = 0 if bits <= 10 else bits // 2 - 1
+    shift = 0 if bits <= 8 else bits // 2 - 1
     guard = 0 if shift == 0 else shift + 2
     span = (1 << root) - 1
     starts = 1.0 + np.arange(span << (bits - shift)) * 2.0 ** (shift - bits)

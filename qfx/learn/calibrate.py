@@ -46,8 +46,7 @@ def calibrate(q: QuantizedModel, batches: Iterable[Any], *, progress: bool = Tru
         )
     for step, module in q._qfx_items():
         module.check(step.path)
-        if isinstance(module, QuantWeighted | QuantAffine):
-            module.calibrate_weight()
+        module.calibrate_weight()
     _observe(q, batches, progress)
     bounds: list[Bound] = []
     for index, (step, module) in enumerate(q._qfx_items()):

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from qfx.errors import UnsupportedError
+from qfx.formats.base import Format
 from qfx.learn.trace import Traced, fetch, module_path, source_line, spelled
 
 Pairs = tuple[tuple[int, int], ...]
@@ -34,12 +35,18 @@ class Operation:
 
     Attributes:
         kind: ``linear``, ``conv``, ``norm``, ``affine``, ``relu``, ``leaky_relu``, ``clip``, ``add``,
-            ``sub``, ``mul``, ``max_pool``, ``avg_pool``, ``concat``, ``reshape`` or ``transpose``.
+            ``sub``, ``mul``, ``max_pool``, ``avg_pool``, ``concat``, ``reshape``, ``transpose``, or one of
+            :data:`qfx.learn.layers.MODULES`.
         operands: the nodes that it takes.
         attributes: of the quantized module.
         node: the fx node whose result it makes.
         path: module path.
         extra: paths of what was folded into it.
+        exact: no cast follows.
+        format: of the cast that follows, where it is not the config's activation format; overrides still
+            apply.
+        share: operations of equal ``share`` have one quantizer behind them: the time steps of a recurrent
+            layer.
     """
 
     kind: str
@@ -48,9 +55,25 @@ class Operation:
     node: torch.fx.Node = field(default=None, repr=False)  # type: ignore[assignment]  # set by read()
     path: str = ""
     extra: list[str] = field(default_factory=list)
+    exact: bool = False
+    format: Format | None = None
+    share: str = ""
 
 
-Reader = Callable[["Context", dict[str, Any]], "Operation | torch.fx.Node"]
+@dataclass
+class Expansion:
+    """One layer as several operations.
+
+    Attributes:
+        operations: in order; those that read() meets get their paths from the layer's.
+        result: the node of its result, or nodes in tuples as torch's module returns them.
+    """
+
+    operations: list[Operation]
+    result: Any
+
+
+Reader = Callable[["Context", dict[str, Any]], "Operation | torch.fx.Node | Expansion"]
 
 
 class Context:
@@ -112,13 +135,23 @@ def read(traced: Traced) -> tuple[list[Operation], dict[torch.fx.Node, torch.fx.
             continue
         try:
             found = read_node(traced, node)
+            if isinstance(found, Expansion):
+                _refuse_padded(traced, found.operations)
+                base = function_path(node)
+                for operation in found.operations:
+                    operation.path = f"{base}.{operation.path}" if operation.path else base
+                operations += found.operations
+                if isinstance(found.result, torch.fx.Node):
+                    aliases[node] = found.result
+                else:
+                    traced.bundles[node] = found.result
+                continue
             if isinstance(found, torch.fx.Node):
                 aliases[node] = found
                 if found in traced.paddings:
                     traced.paddings[node] = _summed(traced.paddings[found], traced.paddings.get(node))
                 continue
-            if found.kind != "conv" and any(n in traced.paddings for n in found.operands):
-                raise Refusal("its operand is padded; padding is supported in front of convolutions only")
+            _refuse_padded(traced, [found])
             rank = len(Context(traced, node).result)
             if not 1 <= rank <= 3:
                 raise Refusal(f"its result has {rank} axes besides the batch; 1 to 3 are supported")
@@ -147,6 +180,12 @@ def read(traced: Traced) -> tuple[list[Operation], dict[torch.fx.Node, torch.fx.
     return operations, aliases
 
 
+def _refuse_padded(traced: Traced, operations: list[Operation]) -> None:
+    for operation in operations:
+        if operation.kind != "conv" and any(n in traced.paddings for n in operation.operands):
+            raise Refusal("its operand is padded; padding is supported in front of convolutions only")
+
+
 def function_path(node: torch.fx.Node) -> str:
     """The path that messages give an operation: of the module, or of the function inside its module."""
     owner = module_path(node)
@@ -156,7 +195,7 @@ def function_path(node: torch.fx.Node) -> str:
     return f"{owner}.{name}" if owner else name
 
 
-def read_node(traced: Traced, node: torch.fx.Node) -> Operation | torch.fx.Node:
+def read_node(traced: Traced, node: torch.fx.Node) -> Operation | torch.fx.Node | Expansion:
     """One operation, or the node that it stands for; raises :class:`Refusal`."""
     context = Context(traced, node)
     if node.op == "call_module":
@@ -773,3 +812,14 @@ for _name in (
     "add", "sub", "subtract", "mul", "multiply", "div", "divide",
 ):  # fmt: skip
     METHODS[f"{_name}_"] = METHODS[_name]
+
+
+def register(
+    modules: dict[type, Reader],
+    functions: dict[Any, tuple[Reader, str]],
+    methods: dict[str, tuple[Reader, str]],
+) -> None:
+    """Add readers: of module types, of functions and of methods with the names of their arguments."""
+    MODULES.update(modules)
+    FUNCTIONS.update(functions)
+    METHODS.update(methods)

@@ -12,31 +12,38 @@ import torch
 import torch.fx
 from torch import nn
 
+from qfx.approx.piecewise import MAX_BITS
 from qfx.errors import QfxError, UnsupportedError
 from qfx.formats.base import Format
 from qfx.formats.binary import Binary
 from qfx.formats.fixed import FixedPoint
+from qfx.learn import read_arrays, read_functions  # noqa: F401  (they register their readers)
 from qfx.learn.config import Config, without_sign
 from qfx.learn.fold import fold_batch_norms
+from qfx.learn.layers import FORMATTED, MODULES
 from qfx.learn.model import QuantizedModel, Step
 from qfx.learn.operations import Operation, read
 from qfx.learn.trace import Traced, trace
 from qfx.learn.width import cast_quantizer, input_quantizer, learn_constants
 from qfx.nn.affine import QuantAffine, QuantBatchNorm
 from qfx.nn.constant import significant_bits
+from qfx.nn.arrays import QuantConstant, QuantEmbedding
 from qfx.nn.elementwise import QuantBinary, QuantClip, QuantConcat, QuantLeakyReLU, QuantReLU
+from qfx.nn.function import QuantFunction, QuantInverseRoot
 from qfx.nn.module import Again, QuantModule
 from qfx.nn.pool import QuantAvgPool, QuantMaxPool
-from qfx.nn.quantizer import InputQuantizer, Quantizer
+from qfx.nn.quantizer import Quantizer
 from qfx.nn.shape import QuantReshape, QuantTranspose
 from qfx.nn.weighted import QuantConv, QuantLinear
 
 #: Bits of the fixed-point number that a block format takes its scale from.
 BLOCK_OPERAND_WIDTH = 16
 _ACTIVATIONS = ("relu", "leaky_relu", "clip")
-_TRANSPARENT = ("relu", "max_pool", "reshape", "transpose")
+_TRANSPARENT = (
+    "relu", "max_pool", "reshape", "transpose", "slice", "repeat", "insert_zeros", "reduce_max",
+)  # fmt: skip
 #: Operators that torch does not round: their result is a power of two times an integer of modest size.
-_MOVES = ("max_pool", "reshape", "transpose")
+_MOVES = ("max_pool", "reshape", "transpose", "slice", "repeat")
 
 
 def prepare(model: nn.Module, example_input: torch.Tensor, config: Config | None = None) -> QuantizedModel:
@@ -109,6 +116,7 @@ class _Builder:
         self.steps: list[Step] = []
         self.values: dict[torch.fx.Node, _Value] = {}
         self._shared: dict[tuple[object, ...], QuantModule] = {}
+        self._casts: dict[str, QuantModule] = {}
 
     @property
     def paths(self) -> list[str]:
@@ -117,7 +125,7 @@ class _Builder:
 
     def build(self) -> QuantizedModel:
         shape = self.traced.sizes[self.traced.inputs]
-        fmt = self.config.input_format
+        fmt = self._input_format()
         if not 1 <= len(shape) <= 3:
             raise UnsupportedError(
                 f"prepare: the input has shape {shape} without the batch; 1 to 3 axes are supported"
@@ -141,14 +149,15 @@ class _Builder:
         self.model._qfx_steps = tuple(self.steps)
         device = next((p.device for p in self.traced.model.parameters()), torch.device("cpu"))
         for step_, module in self.model._qfx_items():
-            if isinstance(module, QuantLinear | QuantConv | QuantAffine):
-                module.check(step_.path)
-                module.calibrate_weight()
+            module.check(step_.path)
+            module.calibrate_weight()
         return self.model.to(device)
 
     # -- one operation ---------------------------------------------------------------------------------------
 
     def _add(self, o: Operation) -> None:
+        if o.kind == "function":
+            self._narrow(o)
         operands = [self.values[n] for n in o.operands]
         shape = o.attributes.pop("shape", None) if o.kind == "avg_pool" else None
         module = self._module(o)
@@ -156,10 +165,11 @@ class _Builder:
         learn_constants(module, self._widths((o.path, *o.extra)))
         step = self._append(module, o.path, tuple(v.step for v in operands), o.path)
         raw = module.grows or (o.kind in _TRANSPARENT and operands[0].raw)
-        paths = (*(operands[0].paths if operands[0].raw else ()), o.path, *o.extra)
+        before = operands[0].paths if operands and operands[0].raw else ()
+        paths = (*before, o.path, *o.extra)
         value = _Value(step, raw, _nonnegative(o, operands), paths)
         self.values[o.node] = value
-        if raw:
+        if raw and not o.exact:
             self._place_cast(o, value)
         if shape is not None and shape != self._shape(o):
             # A mean without keepdim: the cast stands next to the sum, the axes go afterwards.
@@ -171,8 +181,10 @@ class _Builder:
         if o.node is self.output and not self.users[o.node]:
             if self.config.output_format is not None:
                 self._cast(o.node, value, self.config.output_format, self.config.output is not None)
+        elif o.format is not None:
+            self._cast(o.node, value, o.format, literal=True, share=o.share)
         elif not self._absorbed(o):
-            self._cast(o.node, value, self.config.activation, literal=False)
+            self._cast(o.node, value, self.config.activation, literal=False, share=o.share)
 
     def _shape(self, o: Operation) -> tuple[int, ...]:
         size = self.traced.sizes[o.operands[0]]
@@ -189,7 +201,7 @@ class _Builder:
             return o.kind in ("linear", "conv")
         return user.kind in _MOVES and self._absorbed(user)
 
-    def _cast(self, node: torch.fx.Node, value: _Value, fmt: Format, literal: bool) -> None:
+    def _cast(self, node: torch.fx.Node, value: _Value, fmt: Format, literal: bool, share: str = "") -> None:
         override = self.config.override("activation", value.paths)
         if override is not None:
             fmt, literal = override, True
@@ -211,10 +223,49 @@ class _Builder:
             operand = Quantizer(FixedPoint(BLOCK_OPERAND_WIDTH, signed=not value.nonnegative), axis=1)
             self._estimate(operand, value.paths)
             source = self._append(operand, f"{target}.operand", (source,), path)
-        quantizer = cast_quantizer(fmt, {} if node is self.output else self._widths(value.paths))
+        quantizer: QuantModule = cast_quantizer(
+            fmt, {} if node is self.output else self._widths(value.paths)
+        )
         self._estimate(quantizer, value.paths)
+        if share:
+            known = self._casts.setdefault(share, quantizer)
+            quantizer = quantizer if known is quantizer else Again(known)
         step = self._append(quantizer, f"{target}.output", (source,), path)
         self.values[node] = _Value(step, False, value.nonnegative or not fmt.signed, (path,))
+
+    def _input_format(self) -> Format:
+        """Codes that are looked up are whole numbers, as many as the table has rows."""
+        rows = [
+            o.attributes["weight"].shape[0]
+            for o in self.operations
+            if o.kind == "embedding" and o.operands[0] is self.traced.inputs
+        ]
+        if self.config.input is None and rows:
+            return FixedPoint(max(1, (max(rows) - 1).bit_length()), 0, signed=False)
+        return self.config.input_format
+
+    def _narrow(self, o: Operation) -> None:
+        """Cast the operand of a function to fixed point where a table or polynomials could not take it."""
+        value = self.values[o.operands[0]]
+        width = narrow_width(self._operand_format(value.step), self.config.activation)
+        if width is None:
+            return
+        quantizer = Quantizer(FixedPoint(width, signed=not value.nonnegative), axis=1)
+        self._estimate(quantizer, value.paths)
+        step = self._append(quantizer, f"{o.path}.operand", (value.step,), o.path)
+        self.values[o.operands[0]] = replace(value, step=step)
+
+    def _operand_format(self, step: int) -> Format | None:
+        """What a tensor was cast to last, with nothing but moves since; ``None`` for exact results."""
+        while True:
+            module = self.model.get_submodule(self.steps[step].target)
+            module = module.module if isinstance(module, Again) else module
+            if isinstance(module, Quantizer):
+                return module.fmt
+            assert isinstance(module, QuantModule)
+            if module.grows or len(self.steps[step].inputs) != 1:
+                return None
+            step = self.steps[step].inputs[0]
 
     def _widths(self, paths: tuple[str, ...]) -> Mapping[str, str]:
         """What learns its width at these paths."""
@@ -265,6 +316,14 @@ class _Builder:
                 return QuantAvgPool(a["kernel"], a["stride"], a["padding"], bits, a.get("mean", True))
             if o.kind in ("add", "sub", "mul"):
                 return QuantBinary(o.kind)
+            if o.kind in FORMATTED:
+                return self._formatted(o)
+            if o.kind == "inverse_root":
+                # One bit more than the activations, and one for good measure.
+                bits = significant_bits(self._format("activation", o, c.activation)) + 2
+                return QuantInverseRoot(bits=min(max(bits, 6), 20), **a)
+            if o.kind in MODULES:
+                return MODULES[o.kind](**a)
             kinds: dict[str, type[QuantModule]] = {
                 "relu": QuantReLU, "leaky_relu": QuantLeakyReLU, "clip": QuantClip, "max_pool": QuantMaxPool,
                 "concat": QuantConcat, "reshape": QuantReshape, "transpose": QuantTranspose,
@@ -272,6 +331,16 @@ class _Builder:
             return kinds[o.kind](**a)
         except QfxError as error:
             raise QfxError(f"{o.path}: {error}") from error
+
+    def _formatted(self, o: Operation) -> QuantModule:
+        c, a = self.config, o.attributes
+        if o.kind == "function":
+            return QuantFunction(a["function"], self.values[o.operands[0]].nonnegative)
+        if o.kind == "embedding":
+            fmt = self._format("weight", o, c.weight)
+            return self._once(o, QuantEmbedding(a["weight"], fmt, a["padding_idx"]), a["weight"])
+        fmt = self._bias_format(o) if a["format"] is None else a["format"]
+        return QuantConstant(a["value"], fmt)
 
     def _weighted(self, o: Operation) -> QuantModule:
         c, a = self.config, dict(o.attributes)
@@ -292,6 +361,21 @@ class _Builder:
             return Again(self._shared[known])
         self._shared[known] = module
         return module
+
+
+def narrow_width(fmt: Format | None, activation: Format) -> int | None:
+    """Bits to which the operand of a function must be cast, or ``None`` when it can stay as it is.
+
+    Args:
+        fmt: what it was cast to; ``None`` for the exact result of an operator on activations.
+        activation: the config's format.
+    """
+    if fmt is None:
+        fmt = replace(activation, width=activation.width + 1) if isinstance(activation, FixedPoint) else None
+    if isinstance(fmt, FixedPoint):
+        return None if fmt.width < MAX_BITS else MAX_BITS - 1
+    listed = fmt is not None and fmt.has_point and not fmt.per_channel and fmt.width <= 12
+    return None if listed and hasattr(fmt, "values") else 14
 
 
 def _check_channels(where: str, fmt: Format, channels: int) -> None:
@@ -345,8 +429,10 @@ def _live(operations: list[Operation], output: torch.fx.Node) -> tuple[list[Oper
 def _nonnegative(o: Operation, operands: list[_Value]) -> bool:
     """Whether a result cannot be negative."""
     every = all(v.nonnegative for v in operands)
-    if o.kind == "relu":
+    if o.kind in ("relu", "inverse_root"):
         return True
+    if o.kind == "function":
+        return bool(o.attributes["function"].nonnegative)
     if o.kind == "clip":
         high = o.attributes["high"]
         return (o.attributes["low"] is not None and o.attributes["low"] >= 0) or (
@@ -354,4 +440,9 @@ def _nonnegative(o: Operation, operands: list[_Value]) -> bool:
         )
     if o.kind == "mul":
         return every or o.operands[0] is o.operands[1]
-    return every and o.kind in ("add", "max_pool", "avg_pool", "concat", "reshape", "transpose", "leaky_relu")
+    if o.kind in ("embedding", "constant"):
+        return False
+    return every and o.kind in (
+        "add", "max_pool", "avg_pool", "concat", "reshape", "transpose", "leaky_relu", "matmul",
+        "reduce_sum", "reduce_max", "slice", "repeat", "insert_zeros",
+    )  # fmt: skip

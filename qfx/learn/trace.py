@@ -57,6 +57,7 @@ class Traced:
         dynamic: tensors that depend on the input.
         sizes: of dynamic nodes, the shape without the batch axis; missing when there is no batch axis in
             front.
+        bundles: of nodes whose result is a tuple, the node of each entry.
         paddings: of nodes that only pad with zeros, (before, after) per spatial axis; what pads becomes part
             of the convolutions behind it.
     """
@@ -68,6 +69,7 @@ class Traced:
     values: dict[torch.fx.Node, Any] = field(default_factory=dict)
     dynamic: set[torch.fx.Node] = field(default_factory=set)
     sizes: dict[torch.fx.Node, tuple[int, ...]] = field(default_factory=dict)
+    bundles: dict[torch.fx.Node, Any] = field(default_factory=dict)
     paddings: dict[torch.fx.Node, tuple[tuple[int, int], ...]] = field(default_factory=dict)
 
 
@@ -192,7 +194,7 @@ def _propagate(traced: Traced, graph: torch.fx.Graph, example: torch.Tensor) -> 
         raise QfxError(
             f"prepare: example_input must be a batch, a tensor of shape (samples, ...), found {found}"
         )
-    if not example.is_floating_point():
+    if not example.is_floating_point() and not takes_codes(traced):
         example = example.float()
     runs = [_results(traced, graph, example[:1].repeat(n, *(1,) * (example.ndim - 1))) for n in (2, 3)]
     traced.values = runs[0]
@@ -203,6 +205,16 @@ def _propagate(traced: Traced, graph: torch.fx.Graph, example: torch.Tensor) -> 
             shapes = [tuple(r[node].shape) if isinstance(r.get(node), torch.Tensor) else () for r in runs]
             if shapes[0][:1] == (2,) and shapes[1][:1] == (3,) and shapes[0][1:] == shapes[1][1:]:
                 traced.sizes[node] = shapes[0][1:]
+
+
+def takes_codes(traced: Traced) -> bool:
+    """Whether the input is looked up in an embedding: whole numbers, not measurements."""
+    for user in traced.inputs.users:
+        if user.op == "call_module" and isinstance(fetch(traced.model, str(user.target)), torch.nn.Embedding):
+            return True
+        if user.op == "call_function" and user.target is torch.nn.functional.embedding:
+            return True
+    return False
 
 
 def _only_shape(node: torch.fx.Node, value: Any) -> bool:
@@ -240,7 +252,9 @@ def _results(traced: Traced, graph: torch.fx.Graph, batch: torch.Tensor) -> dict
     dtype = next((p.dtype for p in traced.model.parameters() if p.is_floating_point()), batch.dtype)
     placeholders = [n for n in graph.nodes if n.op == "placeholder"]
     arguments = [
-        batch.to(device, dtype) if n is traced.inputs else (n.args[0] if n.args else None)
+        batch.to(device, dtype if batch.is_floating_point() else batch.dtype)
+        if n is traced.inputs
+        else (n.args[0] if n.args else None)
         for n in placeholders
     ]
     with torch.no_grad():

@@ -28,17 +28,20 @@ class Bound:
         fracs: int64 ``(channels,)``, the binary point of every channel.
         magnitude: float64 ``(channels,)``, an upper bound of the absolute value of every code and of every
             partial sum that leads to it.
+        encoding: the format with gaps that it was cast to, where that is known.
     """
 
     shape: tuple[int, ...]
     fracs: np.ndarray
     magnitude: np.ndarray
+    encoding: Format | None = None
 
     @staticmethod
     def of_format(shape: tuple[int, ...], fmt: Format) -> Bound:
         """A tensor that can hold any number of a format."""
         fracs = np.asarray(fmt.fracs(shape[0]), dtype=np.int64)
-        return Bound(shape, fracs, np.full(shape[0], float(max(-fmt.integer_min, fmt.integer_max))))
+        largest = np.full(shape[0], float(max(-fmt.integer_min, fmt.integer_max)))
+        return Bound(shape, fracs, largest, None if isinstance(fmt, FixedPoint) else fmt)
 
     def cast(self, fmt: Format) -> Bound:
         """After a cast to a format.
@@ -52,7 +55,7 @@ class Bound:
         largest = np.array([math.ceil(m * _MARGIN) for m in self.magnitude.tolist()], dtype=object)
         low, high = fmt.cast_interval(-largest, largest, points)
         ends = np.maximum(np.abs(low), np.abs(high)).astype(np.float64)
-        return Bound(self.shape, np.asarray(fmt.result_points(points), dtype=np.int64), ends)
+        return Bound(self.shape, np.asarray(fmt.result_points(points), dtype=np.int64), ends, fmt)
 
     def scaled(self, fracs: np.ndarray) -> np.ndarray:
         """The magnitudes as codes with other, larger binary points."""
@@ -64,8 +67,12 @@ class Bound:
         fracs = move(np.broadcast_to(self.fracs.reshape(place), self.shape))
         magnitude = move(np.broadcast_to(self.magnitude.reshape(place), self.shape))
         rows = fracs.shape[0]
+        e = self.encoding
         return Bound(
-            fracs.shape, fracs.reshape(rows, -1).max(axis=1), magnitude.reshape(rows, -1).max(axis=1)
+            fracs.shape,
+            fracs.reshape(rows, -1).max(axis=1),
+            magnitude.reshape(rows, -1).max(axis=1),
+            None if e is None or not e.has_point or e.per_channel else e,
         )
 
 

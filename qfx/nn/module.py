@@ -45,6 +45,9 @@ class QuantModule(torch.nn.Module):
     def check(self, path: str) -> None:
         """Refuse parameters that have no codes (NaN); ``path`` names the module in the message."""
 
+    def calibrate_weight(self) -> None:
+        """Put the binary points of constants where the squared error is smallest."""
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return super().__call__(*args, **kwargs)
 
