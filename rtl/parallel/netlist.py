@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 def width_of(low: int, high: int) -> int:
     """Bits of the narrowest integers that hold ``low .. high``: two's complement if ``low < 0``, else unsigned."""
-    return max(1, high.bit_length() + (low < 0), (-low - 1).bit_length() + 1 if low < 0 else 0)
+    return max(1, max(high, 0).bit_length() + (low < 0), (-low - 1).bit_length() + 1 if low < 0 else 0)
 
 
 @dataclass(frozen=True)

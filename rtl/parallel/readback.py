@@ -246,10 +246,12 @@ class _Reader:
         if not isinstance(item.left.var, ast.Identifier):
             raise self.fail("an assignment to a part of a signal")
         name = item.left.var.name
-        signal = self._drive(name)
         if name == "unused":
+            self._drive(name)
             return
+        # Read before it counts as driven: a signal cannot depend on itself.
         value = self._read(item.right.var)
+        signal = self._drive(name)
         if value.width != signal.width:
             raise self.fail(f"{name} has {signal.width} bits, its expression {value.width}")
         signal.time = None if value.time is None else value.time + delay
