@@ -29,11 +29,28 @@ if TYPE_CHECKING:
     )
     from qfx.formats.minifloat import Minifloat
     from qfx.graph import Graph
+    from qfx.graph.ebops import ebops
     from qfx.graph.file import load
+    from qfx.graph.prune import prune
     from qfx.interop.brevitas import from_brevitas
     from qfx.interop.qonnx_export import to_qonnx
     from qfx.interop.qonnx_import import from_qonnx
-    from qfx.learn import Config, calibrate, freeze, freeze_points, parameter_groups, prepare, quantizers
+    from qfx.learn import (
+        Config,
+        EBOPs,
+        Front,
+        MeasuredCost,
+        ResourceLoss,
+        calibrate,
+        freeze,
+        freeze_points,
+        front,
+        parameter_groups,
+        prepare,
+        quantizers,
+        resource_loss,
+        widths,
+    )
     from qfx.verification import verify
 
 # Public name -> module that defines it; an empty entry is a subpackage.
@@ -53,6 +70,8 @@ _PUBLIC = {
     "DynamicFixedPoint": "qfx.formats.block",
     "Graph": "qfx.graph",
     "load": "qfx.graph.file",
+    "ebops": "qfx.graph.ebops",
+    "prune": "qfx.graph.prune",
     "Config": "qfx.learn",
     "from_brevitas": "qfx.interop.brevitas",
     "from_qonnx": "qfx.interop.qonnx_import",
@@ -64,6 +83,13 @@ _PUBLIC = {
     "freeze_points": "qfx.learn",
     "parameter_groups": "qfx.learn",
     "quantizers": "qfx.learn",
+    "EBOPs": "qfx.learn",
+    "Front": "qfx.learn",
+    "MeasuredCost": "qfx.learn",
+    "ResourceLoss": "qfx.learn",
+    "front": "qfx.learn",
+    "resource_loss": "qfx.learn",
+    "widths": "qfx.learn",
     "boards": "",
     "cost": "",
     "hls": "",
@@ -73,42 +99,51 @@ _PUBLIC = {
 }
 
 __all__ = [
+    "MXFP4",
+    "MXFP6",
+    "MXFP8",
+    "MXINT8",
     "Binary",
     "Block",
     "BlockFloatingPoint",
     "Config",
     "DynamicFixedPoint",
+    "EBOPs",
     "FixedPoint",
+    "Front",
     "Graph",
     "GraphFileError",
     "KHot",
-    "MXFP4",
-    "MXFP6",
-    "MXFP8",
-    "MXINT8",
+    "MeasuredCost",
     "Minifloat",
     "MissingToolError",
     "PowerOfTwo",
     "QfxError",
+    "ResourceLoss",
     "Ternary",
     "UnsupportedError",
     "boards",
     "calibrate",
     "cost",
+    "ebops",
     "freeze",
     "freeze_points",
     "from_brevitas",
     "from_qonnx",
+    "front",
     "hls",
     "load",
     "nn",
     "parameter_groups",
     "prepare",
+    "prune",
     "quantizers",
+    "resource_loss",
     "rtl",
     "sim",
     "to_qonnx",
     "verify",
+    "widths",
 ]
 
 

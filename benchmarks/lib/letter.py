@@ -1,4 +1,4 @@
-"""UCI's Letter Recognition (P. Frey, D. Slate, 1991): 20,000 printed letters, 16 integer features of 0 to 15 each.
+"""UCI's Letter Recognition (P. Frey, D. Slate, 1991): 20,000 printed letters, 16 features of 0 to 15.
 
 Debian's package r-cran-mlbench carries it, in R's own file format.
 """
@@ -46,7 +46,10 @@ def _unpacked(data: bytes) -> bytes:
 
 
 class _Reader:
-    """As much of R's serialization as data frames of numbers and factors take ("R Internals", section 1.8)."""
+    """As much of R's serialization as data frames of numbers and factors take.
+
+    Source: "R Internals", section 1.8.
+    """
 
     def __init__(self, data: bytes) -> None:
         if not data.startswith((b"RDX2\nX\n", b"RDX3\nX\n")):

@@ -3,17 +3,29 @@
 from qfx.learn.calibrate import calibrate
 from qfx.learn.config import Config
 from qfx.learn.freeze import freeze
+from qfx.learn.front import Front, front
 from qfx.learn.groups import freeze_points, parameter_groups, quantizers
 from qfx.learn.model import QuantizedModel
 from qfx.learn.prepare import prepare
+from qfx.learn.resource import EBOPs, MeasuredCost, ResourceLoss, ResourceModel, resource_loss
+from qfx.learn.width import Widths, widths
 
 __all__ = [
     "Config",
+    "EBOPs",
+    "Front",
+    "MeasuredCost",
     "QuantizedModel",
+    "ResourceLoss",
+    "ResourceModel",
+    "Widths",
     "calibrate",
     "freeze",
     "freeze_points",
+    "front",
     "parameter_groups",
     "prepare",
     "quantizers",
+    "resource_loss",
+    "widths",
 ]

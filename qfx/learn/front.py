@@ -34,7 +34,7 @@ class Point:
     Attributes:
         score: on the validation data; larger is better.
         cost: EBOPs of the frozen graph.
-        epoch: after which it was taken, from 1.
+        epoch: after how many epochs it was taken.
         beta: weight of the resource loss at that time.
         widths: what every quantizer had learned.
         state: the model's state dict as arrays.
@@ -42,17 +42,17 @@ class Point:
 
     score: float
     cost: int
-    epoch: int
+    epoch: float
     beta: float
     widths: tuple[Widths, ...] = ()
     state: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
-class Epoch:
-    """A line of the training log; ``loss`` without the resource loss."""
+class Check:
+    """A line of the training log; ``loss`` without the resource loss, mean since the last check."""
 
-    epoch: int
+    epoch: float
     beta: float
     loss: float
     score: float
@@ -64,15 +64,15 @@ class Front:
 
     Attributes:
         points: the networks.
-        epochs: every epoch of the run.
+        checks: the whole run, in order.
         per: how EBOPs were counted; see :func:`qfx.ebops`.
     """
 
     def __init__(
-        self, points: Iterable[Point] = (), epochs: Iterable[Epoch] = (), per: str = "kernel"
+        self, points: Iterable[Point] = (), checks: Iterable[Check] = (), per: str = "kernel"
     ) -> None:
         self.points: list[Point] = []
-        self.epochs: list[Epoch] = list(epochs)
+        self.checks: list[Check] = list(checks)
         self.per = per
         for point in points:
             self.add(point)
@@ -113,7 +113,7 @@ class Front:
             mean = sum(w.mean * w.count for w in constants) / count
             pruned = sum(w.pruned * w.count for w in constants) / count
             rows.append(
-                f"| {p.cost:,} | {p.score:.4g} | {p.epoch} | {mean:.2f} | {pruned:.0%} | "
+                f"| {p.cost:,} | {p.score:.4g} | {p.epoch:g} | {mean:.2f} | {pruned:.0%} | "
                 f"{', '.join(str(w.largest) for w in tensors)} |"
             )
         return "\n".join(rows) + "\n"
@@ -121,7 +121,7 @@ class Front:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, without states."""
         points = [{k: v for k, v in asdict(p).items() if k != "state"} for p in self.points]
-        return {"per": self.per, "points": points, "epochs": [asdict(e) for e in self.epochs]}
+        return {"per": self.per, "points": points, "checks": [asdict(c) for c in self.checks]}
 
     def save(self, folder: str | Path) -> Path:
         """Write ``front.json``, ``front.md``, ``front.svg`` (when matplotlib is installed) and the state of
@@ -164,7 +164,7 @@ class Front:
                     state = {name: arrays[name] for name in arrays.files}
                 learned = tuple(Widths(**w) for w in entry.pop("widths"))
                 points.append(Point(**entry, widths=learned, state=state))
-            return cls(points, [Epoch(**e) for e in data["epochs"]], data["per"])
+            return cls(points, [Check(**c) for c in data["checks"]], data["per"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise QfxError(
                 f"{folder}: not a saved front ({error}); write it again with Front.save()"
@@ -178,7 +178,7 @@ class Front:
         title: str = "",
         score: str = "score",
     ) -> None:
-        """Draw score over EBOPs: every epoch, the front, and other networks to compare with.
+        """Draw score over EBOPs: every check, the front, and other networks to compare with.
 
         Args:
             path: ``.svg``, ``.png`` or ``.pdf``.
@@ -196,11 +196,11 @@ class Front:
             figure = Figure(figsize=(6.4, 4.2), layout="constrained")
             axes = figure.add_subplot()
             axes.scatter(
-                [e.cost for e in self.epochs],
-                [e.score for e in self.epochs],
+                [c.cost for c in self.checks],
+                [c.score for c in self.checks],
                 6,
                 "#b9c0c8",
-                label="every epoch",
+                label="every check",
             )
             axes.step(
                 [p.cost for p in self.points], [p.score for p in self.points], where="post", color="#1f5fa8",
@@ -235,6 +235,7 @@ def front(
     width_lr: float | None = None,
     weight_decay: float = 0.0,
     cycles: int = 1,
+    checks: int = 1,
     loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = F.cross_entropy,
     score: Callable[[QuantizedModel, Batches], float] | None = None,
     model: ResourceModel | None = None,
@@ -244,8 +245,9 @@ def front(
 ) -> Front:
     """Train once with a resource loss of exponentially growing weight; keep the best network of every cost.
 
-    The loss is ``loss(q(x), target) + beta * ResourceLoss(q)()``. After every epoch the model is frozen, its
-    exact EBOPs are counted and its score is taken; networks that no other one beats in both are the front.
+    The loss is ``loss(q(x), target) + beta * ResourceLoss(q)()``. After every epoch, or several times within
+    it, the model is frozen, its exact EBOPs are counted and its score is taken; networks that no other one
+    beats in both are the front.
 
     Args:
         q: prepared with ``Config(learn_width=...)``, calibrated; best after some epochs of training.
@@ -258,58 +260,80 @@ def front(
         weight_decay: of the weights.
         cycles: the learning rate falls from its full value to a hundredth along a cosine this many times
             (I. Loshchilov, F. Hutter, "SGDR", arXiv:1608.03983): networks are best at the end of a cycle.
+        checks: how often per epoch the model is looked at.
         loss: of outputs and targets.
         score: of the model in ``eval()`` on ``validation``, larger is better; :func:`accuracy` when not
             given.
         model: what the resource loss counts; :class:`EBOPs` when not given. The front is in EBOPs in any
             case.
         per: see :func:`qfx.ebops`.
-        stop_below: end the run after two epochs with a score below this: the network has collapsed.
+        stop_below: end the run after two checks in a row with a score below this: the network has
+            collapsed.
         progress: show a bar.
 
     Returns:
-        the front. ``q`` holds the network of the last epoch.
+        the front. ``q`` holds the last network.
 
     Raises:
         QfxError: arguments out of range, a model without learned widths, no batches.
     """
-    _check(q, epochs, beta, cycles)
-    steps = _length(batches)
+    _validate(q, epochs, beta, cycles, checks)
+    per_epoch = _length(batches)
+    total = epochs * per_epoch
     resource = ResourceLoss(q, model, per)
     optimizer = torch.optim.AdamW(parameter_groups(q, lr=lr, point_lr=width_lr, weight_decay=weight_decay))
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: _cosine(step, epochs * steps, cycles)
-    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _cosine(step, total, cycles))
+    # Steps after which the model is looked at, the last of every epoch among them.
+    looks = {per_epoch * (i + 1) // checks for i in range(checks)}
     result = Front(per=per)
     measure = accuracy if score is None else score
     device = next(q.parameters()).device
     step, below = 0, 0
-    with _Bar(epochs * steps, progress) as bar:
-        for epoch in range(1, epochs + 1):
-            q.train()
-            total, count = 0.0, 0
-            for x, target in batches:
-                weight = _weight(beta, step / max(1, epochs * steps - 1))
+    losses: list[torch.Tensor] = []
+    with _Bar(total, progress) as bar:
+        for epoch in range(epochs):
+            for index, (x, target) in enumerate(batches, start=1):
+                if not q.training:
+                    q.train()
+                weight = beta[0] * (beta[1] / beta[0]) ** (step / max(1, total - 1))
                 task = loss(q(x.to(device)), target.to(device))
                 optimizer.zero_grad()
                 (task + weight * resource()).backward()
                 optimizer.step()
                 schedule.step()
                 step += 1
-                total, count = total + float(task.detach()) * len(x), count + len(x)
+                losses.append(task.detach())
                 bar.advance()
-            graph = freeze(q)
-            entry = Epoch(epoch, weight, total / count, measure(q, validation), ebops(graph, per))
-            result.epochs.append(entry)
-            if result.accepts(entry.score, entry.cost):
-                state = {name: value.detach().cpu().numpy().copy() for name, value in q.state_dict().items()}
-                learned = tuple(widths(q))
-                result.add(Point(entry.score, entry.cost, epoch, weight, learned, state))
-            bar.tell(f"score {entry.score:.4g}, {entry.cost:,} EBOPs, {len(result.points)} points")
-            below = below + 1 if stop_below is not None and entry.score < stop_below else 0
-            if below == 2:
-                break
+                if index not in looks:
+                    continue
+                mean, losses = float(torch.stack(losses).mean()), []
+                entry = _look(
+                    q, result, measure, validation, round(epoch + index / per_epoch, 4), weight, mean
+                )
+                bar.tell(f"score {entry.score:.4g}, {entry.cost:,} EBOPs, {len(result.points)} points")
+                below = below + 1 if stop_below is not None and entry.score < stop_below else 0
+                if below == 2:
+                    return result
     return result
+
+
+def _look(
+    q: QuantizedModel,
+    result: Front,
+    measure: Callable[[QuantizedModel, Batches], float],
+    validation: Batches,
+    epoch: float,
+    beta: float,
+    loss: float,
+) -> Check:
+    """Count and score the model as it is now, and keep it if it belongs to the front."""
+    cost = ebops(freeze(q), result.per)
+    entry = Check(epoch, beta, loss, float(measure(q, validation)), cost)
+    result.checks.append(entry)
+    if result.accepts(entry.score, cost):
+        state = {name: value.detach().cpu().numpy().copy() for name, value in q.state_dict().items()}
+        result.add(Point(entry.score, cost, epoch, beta, tuple(widths(q)), state))
+    return entry
 
 
 @torch.no_grad()
@@ -326,11 +350,14 @@ def accuracy(q: QuantizedModel, batches: Batches) -> float:
     return 100.0 * right / count
 
 
-def _check(q: QuantizedModel, epochs: int, beta: tuple[float, float], cycles: int) -> None:
+def _validate(q: QuantizedModel, epochs: int, beta: tuple[float, float], cycles: int, checks: int) -> None:
     if not 0 < beta[0] <= beta[1] or not math.isfinite(beta[1]):
         raise QfxError(f"front: beta goes up from one positive number to another, found {beta}")
-    if epochs < 1 or not 1 <= cycles <= epochs:
-        raise QfxError(f"front: at least one epoch, and one for each cycle, found {epochs} and {cycles}")
+    if epochs < 1 or not 1 <= cycles <= epochs or checks < 1:
+        raise QfxError(
+            f"front: epochs, cycles and checks are at least 1, and cycles at most epochs; found {epochs}, "
+            f"{cycles}, {checks}"
+        )
     if not isinstance(q, QuantizedModel) or not learns_widths(q):
         raise QfxError("front: no widths are learned; prepare the model with Config(learn_width={...})")
 
@@ -342,10 +369,6 @@ def _length(batches: Batches) -> int:
             "front: batches must be a non-empty list or data loader, which can be iterated every epoch"
         )
     return count
-
-
-def _weight(beta: tuple[float, float], progress: float) -> float:
-    return beta[0] * (beta[1] / beta[0]) ** progress
 
 
 def _cosine(step: int, steps: int, cycles: int) -> float:
