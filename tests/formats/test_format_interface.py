@@ -10,7 +10,7 @@ import torch
 
 import qfx
 from qfx.errors import QfxError
-from qfx.formats import Block, FixedPoint, Format, KHot, Minifloat
+from qfx.formats import Block, FixedPoint, Format, KHot, Minifloat, smallest_format
 from qfx.formats.data import from_data, to_data
 from qfx.formats.rounding import OVERFLOW, ROUNDING
 from qfx.graph import GraphBuilder, ops
@@ -54,6 +54,8 @@ FORMATS: list[Format] = [
     qfx.MXFP4(),
     qfx.DynamicFixedPoint(5),
     qfx.BlockFloatingPoint(4, size=3, exponent_bits=4),
+    qfx.BlockFloatingPoint(32, size=2),
+    Block(Minifloat(5, 10, 15, specials="ieee"), 3),
     *(Block(FixedPoint(4, 2, rounding=mode, overflow="SAT_SYM"), 2) for mode in ROUNDING),
     *(Block(Minifloat(2, 2, rounding=mode), 3) for mode in ROUNDING),
     Block(FixedPoint(4, 3, signed=False), 3),
@@ -265,6 +267,45 @@ class TestEveryFormat:
                     e.reshape(1, -1, *(1,) * (codes.ndim - 2)) for e in (node.tensor.low, node.tensor.high)
                 ]
                 assert (codes >= ends[0]).all() and (codes <= ends[1]).all()
+
+    def test_as_the_input_of_a_graph(self, fmt: Format) -> None:
+        x = reals(hard_codes(fmt, (4,) * CHANNELS, 2), (4,) * CHANNELS)
+        if not fmt.has_point:
+            with pytest.raises(QfxError, match="takes its scale from the data"):
+                GraphBuilder().add(ops.Input((CHANNELS,), fmt))
+            return
+        if fmt.integer_max >= 1 << 62:
+            with pytest.raises(QfxError, match="62"):
+                GraphBuilder().add(ops.Input((CHANNELS,), fmt))
+            return
+        builder = GraphBuilder()
+        name = builder.add(ops.Input((CHANNELS,), fmt))
+        graph = builder.build(builder.add(ops.Relu(), (name,)))
+        expected = np.maximum(fmt.quantize(x, axis=1), 0)
+        np.testing.assert_array_equal(graph.run(x), expected)
+        np.testing.assert_array_equal(
+            graph.run(x.astype(np.float32)), np.maximum(fmt.quantize(x.astype(np.float32), axis=1), 0)
+        )
+        assert (trace_reference(graph, x)[graph.output] == graph.trace(x)[graph.output]).all()
+
+    def test_as_weights_of_a_graph(self, fmt: Format) -> None:
+        """Encoded weights of `linear`, checked when the graph is built; the product is exact."""
+        rng = np.random.default_rng(6)
+        weights = rng.standard_normal((CHANNELS, 9))
+        if isinstance(fmt, Block):
+            integers, points = fmt.integers_and_points(weights)
+        elif fmt.integer_max >= 1 << 62:
+            return
+        else:
+            integers, points = fmt.integers(weights, axis=0), fmt.fracs(CHANNELS)
+        carrier = smallest_format(int(integers.min()), int(integers.max()), points)
+        builder = GraphBuilder()
+        name = builder.add(ops.Input((9,), FixedPoint(6, 2)))
+        linear = ops.Linear(integers, carrier, None, None, weight_encoding=fmt)
+        graph = builder.build(builder.add(linear, (name,)))
+        x = FixedPoint(6, 2).quantize(rng.standard_normal((20, 9)) * 4)
+        # Far below 53 bits: float64 is exact in any order.
+        np.testing.assert_array_equal(graph.run(x), x @ fmt.quantize(weights).T)
 
 
 def test_bad_data_is_refused() -> None:

@@ -83,6 +83,19 @@ def test_members_and_every_cast(fmt: KHot) -> None:
         )
 
 
+@pytest.mark.parametrize("fmt", [*SMALL, KHot(15, 0, 3), KHot(16, 0, 3)], ids=str)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_neighbours_of_ties_in_floating_point(fmt: KHot, dtype: type) -> None:
+    """Two ways through torch (a direct table, a search) and one through numpy."""
+    values = fmt.values()[:: max(1, len(fmt.values()) // 500)]
+    ties = ((fmt.values()[1:] + fmt.values()[:-1]) / 2)[:: max(1, len(fmt.values()) // 500)]
+    rng = np.random.default_rng(0)
+    spread = rng.standard_normal(2000) * 2.0 ** rng.uniform(-40, fmt.width + 3, 2000)
+    points = np.concatenate((values, ties, spread)).astype(dtype)
+    x = np.concatenate((points, np.nextafter(points, dtype(np.inf)), np.nextafter(points, dtype(-np.inf))))
+    np.testing.assert_array_equal(fmt.round_scaled(torch.from_numpy(x)).numpy(), fmt.quantize(x))
+
+
 @pytest.mark.parametrize("digits", ["csd", "binary"])
 def test_digit_counts(digits: str) -> None:
     counts = fewest_digits(8, digits)
