@@ -11,6 +11,7 @@ import torch
 from qfx.errors import QfxError
 from qfx.exact import exact_float32
 from qfx.graph.graph import GraphBuilder, Node
+from qfx.learn import training
 from qfx.nn.bound import Bound, exact_dtype, float_dtype
 from qfx.nn.integer import IntegerStep
 from qfx.nn.module import Exact, QuantModule
@@ -51,6 +52,7 @@ class QuantizedModel(torch.nn.Module):
         super().__init__()
         self._qfx_steps: tuple[Step, ...] = ()
         self._qfx_plan: tuple[Any, Plan] | None = None
+        self._qfx_calls: tuple[tuple[Step, ...], list[training.Call]] | None = None
 
     # -- structure -------------------------------------------------------------------------------------------
 
@@ -83,11 +85,18 @@ class QuantizedModel(torch.nn.Module):
         self._qfx_check_input(x)
         first = self.get_submodule(self._qfx_steps[0].target)
         if self.training or first.bypass:
+            if not torch.is_autocast_enabled(x.device.type):
+                return self._qfx_train(x)
             with torch.autocast(x.device.type, enabled=False):
-                return self._qfx_execute(x, None)
+                return self._qfx_train(x)
         plan = self._qfx_make_plan()
         with exact_float32():
             return self._qfx_execute(x, plan)
+
+    def _qfx_train(self, x: torch.Tensor) -> torch.Tensor:
+        if self._qfx_calls is None or self._qfx_calls[0] is not self._qfx_steps:
+            self._qfx_calls = (self._qfx_steps, training.calls(self))
+        return training.run(self._qfx_calls[1], x)
 
     def _qfx_execute(self, x: torch.Tensor, plan: Plan | None) -> torch.Tensor:
         last_use = {i: n for n, step in enumerate(self._qfx_steps) for i in step.inputs}
@@ -158,7 +167,7 @@ class QuantizedModel(torch.nn.Module):
         return super()._apply(fn, recurse)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_qfx_plan": None}
+        return {**self.__dict__, "_qfx_plan": None, "_qfx_calls": None}
 
 
 class naming:  # noqa: N801  (reads as a word where it is used)
