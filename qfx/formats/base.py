@@ -38,7 +38,7 @@ class Format(ABC):
     @property
     def learned(self) -> bool:
         """Whether the binary point was left open: a :class:`qfx.Config` calibrates it, then learns it."""
-        return self.frac is None  # type: ignore[attr-defined, no-any-return]
+        return self.frac is None  # type: ignore[attr-defined]
 
     @property
     def has_point(self) -> bool:
@@ -75,7 +75,7 @@ class Format(ABC):
             raise QfxError(
                 f"{self}: the binary point is not set yet; give frac=, or calibrate and freeze a model first"
             )
-        return frac  # type: ignore[no-any-return]
+        return frac
 
     # -- the integers ------------------------------------------------------------------------------------
 

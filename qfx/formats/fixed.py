@@ -129,7 +129,7 @@ class FixedPoint(Format):
         shift: Any = shifts[0]
         if len(set(shifts)) > 1:
             shift = np.asarray(shifts).astype(codes.dtype).reshape(1, -1, *(1,) * (codes.ndim - 2))
-        return cast_codes(codes, shift, self.width, self.signed, self.rounding, self.overflow)  # type: ignore[no-any-return]
+        return cast_codes(codes, shift, self.width, self.signed, self.rounding, self.overflow)
 
     def result_points(self, points: tuple[int, ...]) -> tuple[int, ...]:
         """The declared binary points, whatever the operand's are."""

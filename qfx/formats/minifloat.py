@@ -122,7 +122,7 @@ class Minifloat(Format):
     # -- shape of the format -----------------------------------------------------------------------------
 
     @property
-    def width(self) -> int:
+    def width(self) -> int:  # type: ignore[override]
         """Bits of a code."""
         return int(self.signed) + self.exponent_bits + self.mantissa_bits
 
@@ -275,7 +275,7 @@ class Minifloat(Format):
         if codes.dtype != object:
             limits = [min(limit, 1 << 62) for limit in limits]
         limit = _column(limits, codes)
-        return np.minimum(np.maximum(rounded, -limit if self.signed else limit * 0), limit)  # type: ignore[no-any-return]
+        return np.minimum(np.maximum(rounded, -limit if self.signed else limit * 0), limit)
 
     def members(self, integers: np.ndarray) -> np.ndarray:
         """Integers in range with at most ``mantissa_bits + 1`` significant bits."""
@@ -292,7 +292,7 @@ class Minifloat(Format):
             leading: the exponent of each number's leading bit in units of ``2**-frac``.
         """
         if not self._ties_alternate:
-            return shift_round(codes, drop, self.rounding)[0]  # type: ignore[no-any-return]
+            return shift_round(codes, drop, self.rounding)[0]
         down, up = (shift_round(codes, drop, mode)[0] for mode in ("RND_ZERO", "RND_INF"))
         return np.where(leading & 1 == 1, down, up)
 
@@ -549,16 +549,16 @@ def bit_length(integers: np.ndarray) -> np.ndarray:
     """Bits of the magnitude of every integer: int64, 0 for 0."""
     magnitude = np.abs(integers)
     if magnitude.dtype == object:
-        return np.frompyfunc(int.bit_length, 1, 1)(magnitude).astype(np.int64)  # type: ignore[no-any-return]
+        return np.frompyfunc(int.bit_length, 1, 1)(magnitude).astype(np.int64)
     exponent = np.frexp(magnitude.astype(np.float64))[1].astype(np.int64)
     # Conversion to float64 may round up to the next power of two.
     high = np.maximum(exponent - 1, 0)
-    return exponent - ((exponent > 0) & (magnitude >> high == 0))  # type: ignore[no-any-return]
+    return exponent - ((exponent > 0) & (magnitude >> high == 0))
 
 
 def _column(values: Sequence[int], like: np.ndarray) -> np.ndarray:
     """One integer per channel, shaped to broadcast along axis 1 of ``like``, in its dtype."""
-    return np.asarray(values, dtype=object).astype(like.dtype).reshape(1, -1, *(1,) * (like.ndim - 2))  # type: ignore[no-any-return]
+    return np.asarray(values, dtype=object).astype(like.dtype).reshape(1, -1, *(1,) * (like.ndim - 2))
 
 
 def _power(exponent: np.ndarray) -> Any:
