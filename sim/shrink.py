@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 
 from qfx.errors import QfxError
-from qfx.formats import FixedPoint
+from qfx.formats import FixedPoint, Format, Minifloat
 from qfx.graph import Graph, GraphBuilder, Node, ops
 from qfx.sim.case import Case
+
+#: Bits of fixed-point formats that take the place of others.
+_WIDEST = 40
 
 Rebuild = Callable[[Node, ops.Op], ops.Op | None]
 
@@ -173,6 +176,8 @@ def _simpler(op: ops.Op) -> Iterator[ops.Op]:
     if isinstance(op, ops.Weighted):
         if op.bias is not None:
             yield dataclasses.replace(op, bias=None, bias_format=None)
+        if op.weight_encoding is not None:
+            yield dataclasses.replace(op, weight_encoding=None)
         if op.weight_format.per_channel:
             yield dataclasses.replace(op, weight_format=op.weight_format.with_frac(op.weight_format.max_frac))
         places = np.flatnonzero(op.weight)
@@ -198,9 +203,16 @@ def _simpler(op: ops.Op) -> Iterator[ops.Op]:
             yield dataclasses.replace(op, format=fmt)
 
 
-def _simpler_formats(fmt: FixedPoint) -> Iterator[FixedPoint]:
-    if fmt.per_channel:
+def _simpler_formats(fmt: Format) -> Iterator[Format]:
+    if fmt.has_point and fmt.per_channel:
         yield fmt.with_frac(fmt.max_frac)
+    if isinstance(fmt, Minifloat) and fmt.rounding != "TRN":
+        yield dataclasses.replace(fmt, rounding="TRN")
+    if not isinstance(fmt, FixedPoint):
+        # Without gaps: whether they matter.
+        if fmt.has_point and fmt.integer_max.bit_length() < _WIDEST:
+            yield FixedPoint(fmt.integer_max.bit_length() + fmt.signed, fmt.frac, fmt.signed)
+        return
     if fmt.overflow != "WRAP":
         yield dataclasses.replace(fmt, overflow="WRAP")
     if fmt.rounding != "TRN":

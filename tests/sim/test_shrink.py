@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from qfx.formats import Binary, FixedPoint, Format, KHot, Minifloat
 from qfx.graph import ops
 from qfx.sim.case import Case
 from qfx.sim.draw import draw_graph, draw_input
@@ -44,6 +45,27 @@ def test_what_remains_is_small_and_still_fails(fails) -> None:  # type: ignore[n
         assert fails(small)
         assert size(small) == (2, 1)
         assert small.simulations == ({},) and small.hls == {}
+
+
+@pytest.mark.parametrize("kind", [Minifloat, KHot, Binary])
+def test_formats_with_gaps(kind: type[Format]) -> None:
+    """A fault of one kind of cast: it remains, with one binary point and nothing around it."""
+
+    def fails(case: Case) -> str:
+        found = any(isinstance(n.op, ops.Cast) and isinstance(n.op.format, kind) for n in case.graph.nodes)
+        return "such a cast" if found else ""
+
+    def gapped(index: int) -> Case:
+        rng = np.random.default_rng([22, index])
+        graph = draw_graph(rng, every_format=True)
+        return Case(graph, draw_input(rng, graph, 4))
+
+    small = shrink(next(case for case in map(gapped, range(200)) if fails(case)), fails, attempts=400)
+    (_, cast) = small.graph.nodes
+    assert isinstance(cast.op, ops.Cast) and isinstance(cast.op.format, kind)
+    assert not cast.op.format.per_channel and size(small) == (2, 1)
+    assert isinstance(small.graph.input_node.op, ops.Input)
+    assert isinstance(small.graph.input_node.op.format, FixedPoint)
 
 
 def test_the_number_of_attempts_is_bounded() -> None:
