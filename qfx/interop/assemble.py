@@ -38,6 +38,12 @@ class Pending:
 
 Value = str | Pending
 
+#: Why an operator that computes is refused on the network's input.
+UNQUANTIZED = (
+    "works on the model's input before it is quantized; quantize the input first (brevitas.nn.QuantIdentity "
+    "in front of the model, a Quant node in QONNX)"
+)
+
 
 class Assembler:
     """A :class:`qfx.graph.graph.GraphBuilder` whose input node appears with the first cast.
@@ -70,10 +76,7 @@ class Assembler:
             return self._quantize_input(step, step.op.format, waiting[0])
         if isinstance(step.op, Relu | MaxPool | Reshape | Transpose):
             return Pending((*waiting[0].steps, step))
-        raise Refused(
-            "works on the model's input before it is quantized; quantize the input first "
-            "(brevitas.nn.QuantIdentity in front of the model, a Quant node in QONNX)"
-        )
+        raise Refused(UNQUANTIZED)
 
     def tensor(self, value: Value) -> Tensor:
         """The tensor of a value that is in the graph."""

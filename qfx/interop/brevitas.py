@@ -14,7 +14,7 @@ from torch import nn
 from qfx.errors import QfxError, UnsupportedError
 from qfx.graph import ops
 from qfx.graph.graph import Graph
-from qfx.interop.assemble import Assembler, Pending, Step, Value
+from qfx.interop.assemble import UNQUANTIZED, Assembler, Pending, Step, Value
 from qfx.interop.exact_ops import inexact_in_float32
 from qfx.interop.problems import Problems, Refused
 from qfx.learn.trace import Traced
@@ -64,6 +64,10 @@ def from_brevitas(model: nn.Module, example_input: torch.Tensor) -> Graph:
         copied = nn.Sequential()
         copied.add_module(type(model).__name__.lower(), copy.deepcopy(model).cpu().eval())
     parameter = next((p for p in copied.parameters() if p.is_floating_point()), None)
+    if parameter is not None and parameter.dtype not in (torch.float32, torch.float64):
+        raise QfxError(
+            f"from_brevitas: the model computes in {parameter.dtype}, which rounds sums; use model.float()"
+        )
     example = example_input
     if isinstance(example, torch.Tensor):
         example = example.detach().cpu().to(parameter.dtype if parameter is not None else torch.float32)
@@ -142,7 +146,9 @@ def _add(assembler: Assembler, recipe: Any, operands: list[Value]) -> Value:
     if recipe.main is not None:
         op = recipe.main
         if not isinstance(op, ops.Op):
-            op = op(assembler.tensor(value)) if isinstance(value, str) else ops.Add()  # refused by add
+            if isinstance(value, Pending):
+                raise Refused(UNQUANTIZED)
+            op = op(assembler.tensor(value))
         value = assembler.add(Step(op, recipe.path), taken)
     if recipe.grid is not None and max(assembler.tensor(value).fracs) > recipe.grid:
         raise Refused(

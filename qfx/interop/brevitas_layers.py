@@ -205,7 +205,11 @@ class LayerReader:
         if node.op == "call_function" and node.target is getattr and node.args[1] in ("value", "tensor"):
             return Context(self.traced, node).dynamic(node.args[0])  # the numbers of a QuantTensor
         found = read_node(self.traced, node)
-        return found if isinstance(found, torch.fx.Node) else self._recipe(node, found, path)
+        if isinstance(found, torch.fx.Node):
+            return found
+        if not isinstance(found, Operation):
+            raise Refused("this layer is not read from brevitas models; quantize its parts one by one")
+        return self._recipe(node, found, path)
 
     def _ordinary_operation(self, node: torch.fx.Node, path: str) -> Recipe:
         found = read_node(self.traced, node)

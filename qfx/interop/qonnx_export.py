@@ -25,6 +25,7 @@ from qfx.graph import ops
 from qfx.graph.graph import Graph, Node
 from qfx.graph.interpreter import partial_sum_bound
 from qfx.interop.dyadic import encoded_format
+from qfx.interop.exact_ops import COMPUTING
 from qfx.interop.problems import Problems, Refused
 from qfx.interop.qonnx_spelling import (
     DOMAIN,
@@ -135,10 +136,10 @@ def _write(data: bytes, path: Path) -> None:
 
 def _bits(graph: Graph, node: Node) -> int:
     """Bits of the largest integer that float32 has to hold at a node."""
-    if isinstance(node.op, ops.Concat | ops.Reshape | ops.Transpose | ops.MaxPool | ops.Relu):
-        return 0  # moves numbers; each was counted where it was made
     if isinstance(node.op, ops.Input | ops.Cast):
-        return max(int(node.tensor.magnitude).bit_length(), 0) if node.tensor.encoding is None else 0
+        return int(node.tensor.magnitude).bit_length() if node.tensor.encoding is None else 0
+    if not isinstance(node.op, COMPUTING):
+        return 0  # moves numbers; each was counted where it was made
     bound = partial_sum_bound(node, graph.operands(node))
     return bound.bit_length() if bound >= FLOAT32_BOUND else 0
 
@@ -329,6 +330,10 @@ class _Writer:
 
     def _add_input(self, node: Node, op: ops.Input, shape: tuple[int, ...]) -> Any:
         if isinstance(op.format, FixedPoint):
+            if op.format.rounding == "RND_INF":
+                raise Refused(
+                    "rounding RND_INF of real numbers is not exact in qonnx; use RND_CONV or RND_ZERO"
+                )
             return self._cast(node, op.format, "input", shape, (True, True))
         return self._gaps(node, op.format, "input", shape)
 

@@ -15,7 +15,10 @@ from qfx.interop.problems import Refused
 _MAX_FILE_BYTES = 2 << 30  # the limit of protobuf itself
 _MAX_NODES = 100_000
 _MAX_AXES = 8
-_MAX_SIDE = 1 << 24
+_MAX_CONSTANT = 1 << 29
+_MAX_SIDE = 1 << 20
+#: No tensor of a network that fits an FPGA comes near this many elements.
+MAX_ELEMENTS = 1 << 23
 
 
 def read_model(path: str | Path) -> Any:
@@ -112,8 +115,11 @@ def input_shape(path: str | Path, value: Any) -> tuple[int | None, tuple[int, ..
             f"{path}: input {value.name!r} has element type {tensor.elem_type} and shape {sizes}; "
             "supported are float32 tensors (batch, ...) with one to three axes of known size behind the batch"
         )
-    if any(s < 1 or s > _MAX_SIDE for s in rest) or (sizes[0] is not None and sizes[0] < 1):
-        raise GraphFileError(f"{path}: input {value.name!r} has shape {sizes}; sizes must be positive")
+    if any(s < 1 for s in rest) or prod(rest) > MAX_ELEMENTS or (sizes[0] is not None and sizes[0] < 1):
+        raise GraphFileError(
+            f"{path}: input {value.name!r} has shape {sizes}; sizes must be positive, "
+            f"and {MAX_ELEMENTS} elements are the most"
+        )
     return sizes[0], tuple(rest)
 
 
@@ -128,7 +134,7 @@ def tensor_values(tensor: Any) -> np.ndarray:
     if tensor.external_data or tensor.data_location == TensorProto.EXTERNAL:
         raise Refused(f"constant {tensor.name!r} lies in another file; save the model with its data inside")
     shape = tuple(tensor.dims)
-    if len(shape) > _MAX_AXES or any(s < 0 or s > _MAX_SIDE for s in shape):
+    if len(shape) > _MAX_AXES or any(s < 0 for s in shape) or prod(shape) > _MAX_CONSTANT:
         raise Refused(f"constant {tensor.name!r} has shape {shape}")
     kinds = {
         TensorProto.FLOAT: (4, np.float64),

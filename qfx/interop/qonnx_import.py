@@ -80,13 +80,14 @@ def _read(path: str | Path, body: Any) -> Graph:
     )
     for tensor in body.initializer:
         try:
-            scope.values[tensor.name] = Constant(tensor_values(tensor))
+            if tensor.name in users:
+                scope.values[tensor.name] = Constant(tensor_values(tensor))
         except Refused as refusal:
             problems.add(tensor.name, refusal)
     for node in body.node:
         try:
             _read_node(scope, node)
-        except (Refused, QfxError) as refusal:
+        except (Refused, QfxError, ValueError, IndexError, OverflowError) as refusal:
             problems.add(label(node), f"{node.op_type[:40]}: {refusal}")
     problems.check()
     output = scope.values[scope.output]

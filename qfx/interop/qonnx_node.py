@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 from qfx.graph import ops
@@ -11,7 +12,7 @@ from qfx.graph.tensor import Shape
 from qfx.interop.assemble import Assembler, Step, Value
 from qfx.interop.problems import Refused
 from qfx.interop.qonnx_constants import Constant
-from qfx.interop.qonnx_file import Attributes, metadata
+from qfx.interop.qonnx_file import MAX_ELEMENTS, Attributes, metadata
 from qfx.interop.qonnx_spelling import PATH_KEY
 
 
@@ -100,4 +101,9 @@ class OnnxNode:
         return Step(op, path[:1000], self.last.name if own else None)
 
     def add(self, op: ops.Op, *operands: Value) -> None:
-        self.scope.values[self.last.output[0]] = self.scope.assembler.add(self.step(op), operands)
+        if isinstance(op, ops.Concat) and sum(prod(self.shape(v)) for v in operands) > MAX_ELEMENTS:
+            raise Refused(f"joins to a tensor of more than {MAX_ELEMENTS} elements")
+        value = self.scope.assembler.add(self.step(op), operands)
+        if prod(self.shape(value)) > MAX_ELEMENTS:
+            raise Refused(f"makes a tensor of more than {MAX_ELEMENTS} elements")
+        self.scope.values[self.last.output[0]] = value

@@ -43,7 +43,9 @@ def _quant(n: OnnxNode) -> None:
         raise Refused(f"its scale runs along axis {axis}; supported is the channel axis, 1")
     said = bit or fmt
     assembler = n.scope.assembler
-    difference = makes_a_difference(assembler.tensor(x), said) if isinstance(x, str) else (True, True)
+    difference = (
+        makes_a_difference(assembler.tensor(x), said, exact=False) if isinstance(x, str) else (True, True)
+    )
     n.add(ops.Cast(quant.hinted_cast(n.last, said, difference)), x)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from qfx.graph import ops
-from qfx.interop.assemble import Step, Value
+from qfx.interop.assemble import UNQUANTIZED, Step, Value
 from qfx.interop.dyadic import power_of_two
 from qfx.interop.problems import Refused
 from qfx.interop.qonnx_constants import Constant
@@ -20,7 +20,7 @@ def _weighted(
     n: OnnxNode, x: Value, weight: Constant, bias: Constant | None, make: Callable[..., ops.Op]
 ) -> None:
     if not isinstance(x, str):
-        raise Refused("works on the model's input before it is quantized; put a Quant node behind the input")
+        raise Refused(UNQUANTIZED)
     codes, fmt = weight.codes()
     out = len(codes)
     values, its = None, None

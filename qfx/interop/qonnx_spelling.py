@@ -68,9 +68,16 @@ def spelled_format(fmt: FixedPoint, rounds: bool, overflows: bool) -> FixedPoint
     return FixedPoint(fmt.width, fmt.frac, fmt.signed, rounding, overflow)
 
 
-def makes_a_difference(x: Tensor, fmt: FixedPoint) -> tuple[bool, bool]:
-    """Whether a cast of ``x`` rounds, and whether it meets numbers outside the range of ``fmt``."""
+def makes_a_difference(x: Tensor, fmt: FixedPoint, exact: bool = True) -> tuple[bool, bool]:
+    """Whether a cast of ``x`` rounds, and whether it meets numbers outside the range of ``fmt``.
+
+    Raises:
+        Refused: with ``exact``, a cast that qonnx computes otherwise in float32.
+    """
     shifts = [p - f for p, f in zip(x.fracs, fmt.fracs(x.channels), strict=True)]
+    if exact and fmt.rounding == "RND_INF" and x.magnitude >= 1 << 23:
+        # HALF_UP adds one half in float32, which rounds just below a tie.
+        raise Refused("rounding RND_INF of more than 23 bits is not exact in qonnx; use RND_CONV")
     ends = [
         int(shift_round(np.array([int(end)], dtype=object), shift, fmt.rounding)[0][0])
         for low, high, shift in zip(x.low, x.high, shifts, strict=True)
