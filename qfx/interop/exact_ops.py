@@ -8,14 +8,17 @@ from math import isqrt
 import numpy as np
 
 from qfx.exact import FLOAT32_BOUND
-from qfx.graph import ops
+from qfx.graph import arrays, ops
 from qfx.graph.graph import Graph, Node
 from qfx.graph.interpreter import partial_sum_bound
 from qfx.interop.dyadic import SHORT, constant, fraction_bits
 from qfx.interop.problems import Refused
 
 #: Operators whose sums and products float32 may round; all others pass numbers on.
-COMPUTING = (ops.Weighted, ops.Affine, ops.Add, ops.Sub, ops.Mul, ops.AvgPool, ops.LeakyRelu)
+COMPUTING = (
+    ops.Weighted, ops.Affine, ops.Add, ops.Sub, ops.Mul, ops.AvgPool, ops.LeakyRelu,
+    arrays.ReduceSum, arrays.MatMul,
+)  # fmt: skip
 
 
 def inexact_in_float32(graph: Graph) -> list[tuple[Node, int]]:

@@ -21,7 +21,7 @@ from qfx.formats.binary import Binary
 from qfx.formats.data import to_data
 from qfx.formats.fixed import FixedPoint
 from qfx.formats.minifloat import Minifloat
-from qfx.graph import ops
+from qfx.graph import arrays, ops
 from qfx.graph.graph import Graph, Node
 from qfx.graph.interpreter import partial_sum_bound
 from qfx.interop.dyadic import encoded_format
@@ -459,6 +459,34 @@ class _Writer:
             return self._node("Flatten", list(node.inputs), node.name, shape, axis=1)
         target = self._initializer(f"{node.name}.shape", shape, np.int64)
         return self._node("Reshape", [node.inputs[0], target], node.name, shape)
+
+    def _add_reduce_sum(self, node: Node, op: arrays.ReduceSum, shape: tuple[int, ...]) -> Any:
+        axes = self._initializer(f"{node.name}.axes", [a + 1 for a in op.axes], np.int64)
+        return self._node("ReduceSum", [node.inputs[0], axes], node.name, shape)
+
+    def _add_reduce_max(self, node: Node, op: arrays.ReduceMax, shape: tuple[int, ...]) -> Any:
+        return self._node("ReduceMax", list(node.inputs), node.name, shape, axes=[a + 1 for a in op.axes])
+
+    def _add_matmul(self, node: Node, op: arrays.MatMul, shape: tuple[int, ...]) -> Any:
+        return self._node("MatMul", list(node.inputs), node.name, shape)
+
+    def _add_slice(self, node: Node, op: arrays.Slice, shape: tuple[int, ...]) -> Any:
+        axes = range(1, len(op.starts) + 1)
+        lists = {"starts": op.starts, "ends": op.stops, "axes": axes, "steps": op.steps}
+        constants = [self._initializer(f"{node.name}.{k}", list(v), np.int64) for k, v in lists.items()]
+        return self._node("Slice", [node.inputs[0], *constants], node.name, shape)
+
+    def _add_repeat(self, node: Node, op: arrays.Repeat, shape: tuple[int, ...]) -> Any:
+        scales = self._initializer(f"{node.name}.times", [1.0, *op.times])
+        return self._node(
+            "Resize",
+            [node.inputs[0], "", scales],
+            node.name,
+            shape,
+            mode="nearest",
+            coordinate_transformation_mode="asymmetric",
+            nearest_mode="floor",
+        )
 
     def _add_transpose(self, node: Node, op: ops.Transpose, shape: tuple[int, ...]) -> Any:
         return self._node(

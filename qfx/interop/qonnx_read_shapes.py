@@ -7,7 +7,7 @@ from math import prod
 
 import numpy as np
 
-from qfx.graph import ops
+from qfx.graph import arrays, ops
 from qfx.graph.graph import NAME
 from qfx.interop.assemble import Value
 from qfx.interop.problems import Refused
@@ -94,6 +94,42 @@ def _transpose(n: OnnxNode) -> None:
     n.add(ops.Transpose(tuple(p - 1 for p in perm[1:])), x)
 
 
+def _slice(n: OnnxNode) -> None:
+    x = n.dynamic(0)
+    shape = n.shape(x)
+    starts, ends = (n.constant(i, "a bound").integers("a bound") for i in (1, 2))
+    axes = n.constant(3, "axes").integers("axes") if n.given(3) else list(range(len(starts)))
+    steps = n.constant(4, "steps").integers("steps") if n.given(4) else [1] * len(starts)
+    n.attributes.finish()
+    if not len(starts) == len(ends) == len(axes) == len(steps) or min(steps, default=1) < 1:
+        raise Refused(f"starts {starts}, ends {ends}, axes {axes}, steps {steps}; steps must be positive")
+    parts = [(0, size, 1) for size in (n.scope.batch, *shape)]
+    for axis, *bounds in zip((a % len(parts) for a in axes), starts, ends, steps, strict=True):
+        parts[axis] = slice(*bounds).indices(parts[axis][1])
+    if parts[0] != (0, n.scope.batch, 1):
+        raise Refused("takes some samples of the batch")
+    n.add(arrays.Slice(*(tuple(p[i] for p in parts[1:]) for i in range(3))), x)
+
+
+def _resize(n: OnnxNode) -> None:
+    """Nearest neighbours, by whole numbers."""
+    x = n.dynamic(0)
+    for name, only in (
+        ("mode", "nearest"), ("coordinate_transformation_mode", "asymmetric"), ("nearest_mode", "floor"),
+    ):  # fmt: skip
+        n.attributes.expect(name, "text", only)
+    n.attributes.finish("cubic_coeff_a", "exclude_outside", "extrapolation_value")
+    size = (n.scope.batch, *n.shape(x))
+    if n.given(2) and n.constant(2, "scales").values.size:
+        times = [float(v) for v in n.constant(2, "scales").values.reshape(-1)]
+    else:
+        sizes = n.constant(3, "sizes").integers("sizes")
+        times = [t / s for t, s in zip(sizes, size, strict=True)]
+    if len(times) != len(size) or times[0] != 1 or any(t < 1 or t != int(t) for t in times):
+        raise Refused(f"by {times}; whole numbers are supported, and 1 for the batch")
+    n.add(arrays.Repeat(tuple(int(t) for t in times[1:])), x)
+
+
 def _same(n: OnnxNode) -> None:
     n.keep(n.operand(0))
 
@@ -137,6 +173,8 @@ SHAPES: dict[str, Callable[[OnnxNode], None]] = {
     "Squeeze": _squeeze,
     "Unsqueeze": _squeeze,
     "Transpose": _transpose,
+    "Slice": _slice,
+    "Resize": _resize,
     "Identity": _same,
     "Dropout": _same,
     "Cast": _cast,

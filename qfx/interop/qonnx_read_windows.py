@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from qfx.graph import ops
+from qfx.graph import arrays, ops
 from qfx.interop.assemble import UNQUANTIZED, Step, Value
 from qfx.interop.dyadic import power_of_two
 from qfx.interop.problems import Refused
@@ -82,8 +82,10 @@ def _gemm(n: OnnxNode) -> None:
 
 
 def _matmul(n: OnnxNode) -> None:
-    x, weight = n.dynamic(0), n.constant(1, "the second operand")
     n.attributes.finish()
+    if not isinstance(n.operand(1), Constant):
+        return n.add(arrays.MatMul(), n.dynamic(0), n.dynamic(1))
+    x, weight = n.dynamic(0), n.constant(1, "the second operand")
     if weight.values.ndim != 2:
         raise Refused(f"weight of shape {weight.values.shape}; supported is (features, outputs)")
     weight = weight.transposed((1, 0))
@@ -180,6 +182,18 @@ def _reduce_mean(n: OnnxNode) -> None:
     n.keep(n.scope.assembler.add(step, [n.scope.assembler.add(pool, [x])]))
 
 
+def _reduce(n: OnnxNode) -> None:
+    x = n.dynamic(0)
+    rank = len(n.shape(x)) + 1
+    axes = n.constant(1, "axes").integers("axes") if n.given(1) else n.attributes.integers("axes", [])
+    n.attributes.expect("keepdims", "integer", 1)
+    n.attributes.finish("noop_with_empty_axes")
+    places = tuple(sorted(a % rank - 1 for a in axes))
+    if not places or places[0] < 0:
+        raise Refused(f"over axes {axes}; the samples of a batch stay apart")
+    n.add((arrays.ReduceSum if n.node.op_type == "ReduceSum" else arrays.ReduceMax)(places), x)
+
+
 WINDOWS: dict[str, Callable[[OnnxNode], None]] = {
     "Conv": _conv,
     "Gemm": _gemm,
@@ -188,4 +202,6 @@ WINDOWS: dict[str, Callable[[OnnxNode], None]] = {
     "AveragePool": _avg_pool,
     "GlobalAveragePool": _avg_pool,
     "ReduceMean": _reduce_mean,
+    "ReduceSum": _reduce,
+    "ReduceMax": _reduce,
 }
