@@ -16,7 +16,7 @@ import numpy as np
 
 from qfx.errors import QfxError, UnsupportedError
 from qfx.formats.base import Format
-from qfx.formats.fixed import FixedPoint
+from qfx.formats.fixed import MAX_WIDTH, FixedPoint
 from qfx.graph.tensor import Shape, Tensor, exact_tensor, full_range, integers, one_or_many
 
 Padding = tuple[tuple[int, int], ...]
@@ -63,6 +63,12 @@ class Input(Op):
             raise QfxError(
                 f"input: {self.format} takes its scale from the data, which real numbers cannot be cast to "
                 "exactly; use a fixed-point or minifloat input, and cast behind it"
+            )
+        span = max(self.format.integer_max, -self.format.integer_min).bit_length()
+        if span >= MAX_WIDTH:
+            raise QfxError(
+                f"input: the numbers of {self.format} span {span} bits, and a tensor can have {MAX_WIDTH}; "
+                "use fewer exponent bits, or a fixed-point input and a cast behind it"
             )
         result = full_range(self.shape, self.format)
         _ = result.fracs
