@@ -50,7 +50,7 @@ class BinaryNet(nn.Module):
     """A binarized network but for its first and last layer: input ``(batch, 1, 28, 28)``, output
     ``(batch, 10)``."""
 
-    def __init__(self, first: int = 24, second: int = 48) -> None:
+    def __init__(self, first: int = 16, second: int = 32) -> None:
         super().__init__()
         self.stem = nn.Conv2d(1, first, 3, stride=2, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(first)
