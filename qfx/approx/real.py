@@ -236,6 +236,7 @@ _DEFINITIONS: dict[str, Definition] = {
     "selu": Definition(F.selu, _of_mp(_exact_selu)),
     "abs": Definition(torch.abs, abs, nonnegative=True),
     "exp": Definition(torch.exp, _of_mp(mpmath.exp), nonnegative=True),
+    "exp_negative": Definition(lambda x: torch.exp(-x), _of_mp(lambda x: mpmath.exp(-x)), nonnegative=True),
     "log": Definition(_log, lambda x: mpmath.log(_mp(x)) if x > 0 else -mpmath.inf),
     "sqrt": Definition(_sqrt, lambda x: mpmath.sqrt(_mp(x)) if x > 0 else Fraction(0), nonnegative=True),
     "rsqrt": Definition(

@@ -31,7 +31,7 @@ def fold_batch_norms(
     kept: list[Operation] = []
     for operation in operations:
         operation.operands = [replaced.get(n, n) for n in operation.operands]
-        layer = made.get(operation.operands[0])
+        layer = made.get(operation.operands[0]) if operation.operands else None
         if (
             operation.kind != "norm"
             or layer is None

@@ -46,6 +46,6 @@ def freeze(q: QuantizedModel, *, prune: bool | None = None) -> Graph:
     graph.torch_taps = {
         node.name: taps[node.name]
         for node in graph.nodes
-        if node.tensor.shape == whole[node.name].tensor.shape
+        if node.name in taps and node.tensor.shape == whole[node.name].tensor.shape
     }
     return graph

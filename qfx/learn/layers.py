@@ -7,6 +7,7 @@ give a format of its own: ``overrides={"encoder.attention.scores": {"activation"
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import nn
 
 from qfx.approx import Real
 from qfx.formats.base import Format
+from qfx.formats.fixed import FixedPoint
 from qfx.learn.operations import Context, Expansion, Operation, Refusal
 from qfx.nn.arrays import (
     QuantConstant,
@@ -26,6 +28,7 @@ from qfx.nn.arrays import (
     QuantRepeat,
     QuantSlice,
 )
+from qfx.nn.constant import significant_bits
 from qfx.nn.function import QuantFunction, QuantInverseRoot
 from qfx.nn.module import QuantModule
 
@@ -157,8 +160,15 @@ class Sketch:
     def relu(self, x: Node, name: str, **options: Any) -> Node:
         return self.put("relu", [x], {}, self.size(x), name, **options)
 
-    def affine(self, x: Node, scale: torch.Tensor, offset: torch.Tensor, name: str, **options: Any) -> Node:
-        attributes = {"scale": scale, "offset": offset}
+    def affine(
+        self, x: Node, scale: torch.Tensor, offset: torch.Tensor, name: str,
+        formats: tuple[Format, Format] | None = None, **options: Any,
+    ) -> Node:  # fmt: skip
+        """Per channel of axis 0, or with one number for all; ``formats`` of scale and offset, where they are
+        not those of the config."""
+        attributes: dict[str, Any] = {"scale": scale, "offset": offset}
+        if formats is not None:
+            attributes["formats"] = formats
         return self.put("affine", [x], attributes, self.size(x), name, **options)
 
     def function(self, x: Node, function: Real, name: str, **options: Any) -> Node:
@@ -204,7 +214,36 @@ class Sketch:
         return self.put("constant", [], attributes, tuple(value.shape), name)
 
 
-def positional(weight: torch.Tensor) -> nn.Parameter:
+def wider(bits: int, *, signed: bool = True, integer_bits: int | None = None) -> Callable[[Format], Format]:
+    """A fixed-point format of some bits more than the significant ones of the activation format.
+
+    Args:
+        integer_bits: in front of the binary point, sign apart; learned when not given.
+    """
+
+    def make(activation: Format) -> Format:
+        width = min(significant_bits(activation) + bits, 24)
+        frac = None if integer_bits is None else width - integer_bits - signed
+        return FixedPoint(width, frac, signed)
+
+    return make
+
+
+def derived(
+    context: Context, source: torch.Tensor, how: str, make: Callable[[torch.Tensor], torch.Tensor]
+) -> nn.Parameter:
+    """A parameter made of another one; the same for the same source and name. It is trained if the source
+    is."""
+    known = context.traced.derived
+    if (id(source), how) not in known:
+        trained = isinstance(source, nn.Parameter) and source.requires_grad
+        with torch.no_grad():
+            known[id(source), how] = nn.Parameter(make(source.detach()).clone(), requires_grad=trained)
+            # An id is only good as long as its owner lives.
+            known[id(source), "source"] = source  # type: ignore[assignment]
+    return known[id(source), how]
+
+
+def positional(context: Context, weight: torch.Tensor) -> nn.Parameter:
     """A matrix as the kernel of a convolution of length 1."""
-    trained = bool(getattr(weight, "requires_grad", False))
-    return nn.Parameter(weight.detach().clone().unsqueeze(-1), requires_grad=trained)
+    return derived(context, weight, "positional", lambda w: w.unsqueeze(-1))

@@ -43,8 +43,8 @@ class Operation:
         path: module path.
         extra: paths of what was folded into it.
         exact: no cast follows.
-        format: of the cast that follows, where it is not the config's activation format; overrides still
-            apply.
+        format: of the cast that follows, where it is not the config's activation format, or a function of
+            that one; overrides still apply.
         share: operations of equal ``share`` have one quantizer behind them: the time steps of a recurrent
             layer.
     """
@@ -56,7 +56,7 @@ class Operation:
     path: str = ""
     extra: list[str] = field(default_factory=list)
     exact: bool = False
-    format: Format | None = None
+    format: Format | Callable[[Format], Format] | None = None
     share: str = ""
 
 

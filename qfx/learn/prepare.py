@@ -182,7 +182,8 @@ class _Builder:
             if self.config.output_format is not None:
                 self._cast(o.node, value, self.config.output_format, self.config.output is not None)
         elif o.format is not None:
-            self._cast(o.node, value, o.format, literal=True, share=o.share)
+            fmt = o.format if isinstance(o.format, Format) else o.format(self.config.activation)
+            self._cast(o.node, value, fmt, literal=True, share=o.share)
         elif not self._absorbed(o):
             self._cast(o.node, value, self.config.activation, literal=False, share=o.share)
 
@@ -234,15 +235,17 @@ class _Builder:
         self.values[node] = _Value(step, False, value.nonnegative or not fmt.signed, (path,))
 
     def _input_format(self) -> Format:
-        """Codes that are looked up are whole numbers, as many as the table has rows."""
+        """Codes that are looked up are whole numbers, as many as the table has rows, whatever the format of
+        other inputs."""
         rows = [
             o.attributes["weight"].shape[0]
             for o in self.operations
             if o.kind == "embedding" and o.operands[0] is self.traced.inputs
         ]
-        if self.config.input is None and rows:
+        fmt = self.config.input_format
+        if rows and not (isinstance(fmt, FixedPoint) and fmt.frac == 0):
             return FixedPoint(max(1, (max(rows) - 1).bit_length()), 0, signed=False)
-        return self.config.input_format
+        return fmt
 
     def _narrow(self, o: Operation) -> None:
         """Cast the operand of a function to fixed point where a table or polynomials could not take it."""
@@ -305,6 +308,8 @@ class _Builder:
             offset = self._bias_format(o)
             if o.kind == "norm":
                 return self._once(o, QuantBatchNorm(a["module"], scale, offset), a["module"].running_mean)
+            if o.kind == "affine" and "formats" in a:
+                return QuantAffine(a["scale"], a["offset"], *a["formats"])
             if o.kind == "affine":
                 if not isinstance(a["scale"], nn.Parameter) and bool((a["scale"].abs() == 1).all()):
                     scale = FixedPoint(2, 0)  # plus or minus one, exactly

@@ -58,6 +58,8 @@ class Traced:
         sizes: of dynamic nodes, the shape without the batch axis; missing when there is no batch axis in
             front.
         bundles: of nodes whose result is a tuple, the node of each entry.
+        derived: parameters that were made of others, by the other's id and what was done to it: a layer that
+            is called twice stays one layer.
         paddings: of nodes that only pad with zeros, (before, after) per spatial axis; what pads becomes part
             of the convolutions behind it.
     """
@@ -70,6 +72,7 @@ class Traced:
     dynamic: set[torch.fx.Node] = field(default_factory=set)
     sizes: dict[torch.fx.Node, tuple[int, ...]] = field(default_factory=dict)
     bundles: dict[torch.fx.Node, Any] = field(default_factory=dict)
+    derived: dict[tuple[int, str], torch.nn.Parameter] = field(default_factory=dict)
     paddings: dict[torch.fx.Node, tuple[tuple[int, int], ...]] = field(default_factory=dict)
 
 

@@ -64,16 +64,19 @@ class Bound:
     def moved(self, move) -> Bound:  # type: ignore[no-untyped-def]
         """The bound after elements changed place; ``move`` does it to an array of this shape."""
         place = (-1, *(1,) * (len(self.shape) - 1))
-        fracs = move(np.broadcast_to(self.fracs.reshape(place), self.shape))
-        magnitude = move(np.broadcast_to(self.magnitude.reshape(place), self.shape))
-        rows = fracs.shape[0]
-        e = self.encoding
-        return Bound(
-            fracs.shape,
-            fracs.reshape(rows, -1).max(axis=1),
-            magnitude.reshape(rows, -1).max(axis=1),
-            None if e is None or not e.has_point or e.per_channel else e,
-        )
+
+        def rows(values: np.ndarray) -> np.ndarray:
+            moved = move(np.broadcast_to(values.reshape(place), self.shape))
+            return np.asarray(moved.reshape(moved.shape[0], -1))
+
+        shape = move(np.broadcast_to(np.int8(0), self.shape)).shape
+        fracs, e = rows(self.fracs), self.encoding
+        if (fracs.min(axis=1) == fracs.max(axis=1)).all():
+            known = None if e is None or not e.has_point or e.per_channel else e
+            return Bound(shape, fracs[:, 0], rows(self.magnitude).max(axis=1), known)
+        # All codes are brought to one binary point first.
+        top = np.full_like(self.fracs, self.fracs.max())
+        return Bound(shape, rows(top)[:, 0], rows(self.scaled(top)).max(axis=1))
 
 
 def float_dtype(*bounds: Bound) -> torch.dtype | None:

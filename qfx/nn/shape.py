@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
+from qfx.formats.fixed import smallest_format
 from qfx.graph import ops
 from qfx.graph.graph import GraphBuilder
 from qfx.nn.bound import Bound
@@ -28,7 +30,7 @@ class QuantReshape(QuantModule):
         return operands[0].moved(lambda a: a.reshape(self.shape))
 
     def emit(self, builder: GraphBuilder, inputs: tuple[str, ...], path: str) -> str:
-        return builder.add(ops.Reshape(self.shape), inputs, path)
+        return add_move(builder, ops.Reshape(self.shape), inputs, path)
 
     def extra_repr(self) -> str:
         return "x".join(map(str, self.shape))
@@ -52,7 +54,30 @@ class QuantTranspose(QuantModule):
         return operands[0].moved(lambda a: a.transpose(self.axes))
 
     def emit(self, builder: GraphBuilder, inputs: tuple[str, ...], path: str) -> str:
-        return builder.add(ops.Transpose(self.axes), inputs, path)
+        return add_move(builder, ops.Transpose(self.axes), inputs, path)
 
     def extra_repr(self) -> str:
         return ", ".join(map(str, self.axes))
+
+
+def add_move(
+    builder: GraphBuilder, op: ops.Reshape | ops.Transpose, inputs: tuple[str, ...], path: str
+) -> str:
+    """Append a move; where it would put codes with different binary points into one channel, all are brought
+    to one binary point first by a cast that loses nothing."""
+    x = builder.tensor(inputs[0])
+    top = x.format.max_frac
+    if x.format.per_channel and not _keeps_channels_apart(op, x.shape, x.fracs):
+        shifts = ops.to_frac(x, top)
+        fmt = smallest_format(int((x.low << shifts).min()), int((x.high << shifts).max()), top)
+        inputs = (builder.add(ops.Cast(fmt), inputs, path),)
+    return builder.add(op, inputs, path)
+
+
+def _keeps_channels_apart(
+    op: ops.Reshape | ops.Transpose, shape: tuple[int, ...], fracs: tuple[int, ...]
+) -> bool:
+    places = np.broadcast_to(np.asarray(fracs).reshape(-1, *(1,) * (len(shape) - 1)), shape)
+    moved = places.reshape(op.shape) if isinstance(op, ops.Reshape) else places.transpose(op.axes)
+    rows = moved.reshape(moved.shape[0], -1)
+    return bool((rows.min(axis=1) == rows.max(axis=1)).all())

@@ -49,6 +49,7 @@ ORACLE = {
     ),
     "abs": abs,
     "exp": mp.exp,
+    "exp_negative": lambda x: mp.exp(-x),
     "log": lambda x: mp.log(x) if x > 0 else -mp.inf,
     "sqrt": lambda x: mp.sqrt(x) if x > 0 else mp.mpf(0),
     "rsqrt": lambda x: 1 / mp.sqrt(x) if x > 0 else mp.inf,
@@ -74,7 +75,7 @@ def nearest(value) -> int:
 
 def result_format(name: str, width: int) -> FixedPoint:
     unsigned = Real(name).nonnegative
-    integer_bits = {"exp": 5, "reciprocal": 4, "rsqrt": 3, "softplus": 4, "abs": 4, "sqrt": 2}.get(name, 2)
+    integer_bits = {"exp": 5, "exp_negative": 5, "reciprocal": 4, "rsqrt": 3, "softplus": 4, "abs": 4, "sqrt": 2}.get(name, 2)
     return FixedPoint(width, width - integer_bits, signed=not unsigned)
 
 

@@ -55,12 +55,16 @@ class NetworkTest:
         generator = torch.Generator().manual_seed(seed)
         return torch.randn(samples, *self.shape, generator=generator)
 
+    def other_data(self) -> torch.Tensor:
+        """What running statistics are taken from."""
+        return self.data(32, seed=5) * 1.5 + 0.3
+
     def prepared(self, config: Config) -> tuple[nn.Module, QuantizedModel]:
         torch.manual_seed(1)
         model = self.model()
         # Statistics and parameters of a BatchNorm that are not those of a fresh one.
         with torch.no_grad():
-            model.train()(self.data(32, seed=5) * 1.5 + 0.3)
+            model.train()(self.other_data())
             for module in model.modules():
                 if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and module.affine:
                     module.weight.uniform_(0.5, 1.5)
