@@ -152,8 +152,8 @@ class Design:
         verilog: names of the Verilog files in it, the top module first.
         wires: the graph nodes that became no hardware, and why.
         estimate: LUT, FF, DSP and BRAM18 by :mod:`qfx.rtl.estimate`.
-        architecture: ``"stream"`` (folded kernels of ``rtl/kernels``) or ``"parallel"`` (unrolled, one vector per
-            cycle: docs/parallel.md). In a parallel design each of ``kernels`` is a module of its own, without
+        architecture: ``"stream"`` (folded kernels of ``rtl/kernels``) or ``"parallel"`` (unrolled, one vector
+            per cycle: docs/parallel.md). In a parallel design each of ``kernels`` is a module of its own, without
             parameters, and streams between them move with the one valid bit of their stage.
     """
 

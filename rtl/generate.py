@@ -103,9 +103,9 @@ def generate(
         fold: by node name or module path: ``{"pe": …, "simd": …}`` for ``linear`` and ``conv``, ``{"pe": …}``
             (elements per beat) for everything else. Layers that are not named keep up with those that are.
         interval: target: cycles per frame. The cheapest folding that reaches it is taken.
-        architecture: ``"stream"``: folded kernels, any size of network. ``"parallel"``: fully unrolled, a frame in every
-            cycle, constant matrices as shared adder graphs without multipliers (docs/parallel.md); ``fold`` and
-            ``interval`` do not apply.
+        architecture: ``"stream"``: folded kernels, any size of network. ``"parallel"``: fully unrolled, a
+            frame in every cycle, constant matrices as shared adder graphs without multipliers
+            (docs/parallel.md); ``fold`` and ``interval`` do not apply.
         levels: ``"parallel"`` only: levels of logic (adders, saturations) between registers, 3 by default.
         top: name of the top module.
 

@@ -1,8 +1,8 @@
 """Codes of a tensor as beats of a stream, and beats as lines of hexadecimal text (docs/kernels.md,
 "Streams").
 
-A beat carries consecutive channels of one pixel, or several whole pixels, element 0 in the lowest bits; pixels go
-row by row, channels run fastest."""
+A beat carries consecutive channels of one pixel, or several whole pixels, element 0 in the lowest bits;
+pixels go row by row, channels run fastest."""
 
 from __future__ import annotations
 

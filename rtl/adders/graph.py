@@ -66,7 +66,8 @@ class AdderGraph:
         return tuple((int(a), int(b)) for a, b in zip(lows, highs, strict=True))
 
     def matrix(self) -> np.ndarray:
-        """The matrix that the graph computes, by its structure alone: ``object`` integers ``(rows, inputs)``."""
+        """The matrix that the graph computes, by its structure alone: ``object`` integers ``(rows,
+        inputs)``."""
         forms = self.forms()
         rows = [
             np.zeros(self.inputs, dtype=object)

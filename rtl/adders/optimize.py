@@ -13,7 +13,8 @@ from qfx.rtl import native
 from qfx.rtl.adders.graph import Adder, AdderGraph, Output
 
 _SOURCE = Path(__file__).with_name("adders.cpp")
-# What a try may cost in all, in pairs of nonzero digits within a row; fixed, so that every machine gives the same graph.
+# What a try may cost in all, in pairs of nonzero digits within a row; fixed, so that every machine gives the
+# same graph.
 _WORK = 400_000
 _DEPTH_WEIGHT = 0.2
 _LONG = 96
@@ -29,10 +30,10 @@ def optimize(
     """Additions, subtractions and shifts that compute ``matrix @ x``.
 
     Common two-term patterns are taken out one by one, the one that saves most first, as Hosangadi, Fallah and
-    Kastner do ("Common subexpression elimination involving multiple variables for linear DSP synthesis", ASAP 2004),
-    weighted by the size of the adder as in Sun et al., "da4ml" (arXiv 2507.04535); but over every minimal signed-digit form of
-    a coefficient at once. The whole is done several times with varied weights and the cheapest graph is kept. The
-    result depends on nothing but the arguments.
+    Kastner do ("Common subexpression elimination involving multiple variables for linear DSP synthesis", ASAP
+    2004), weighted by the size of the adder as in Sun et al., "da4ml" (arXiv 2507.04535); but over every
+    minimal signed-digit form of a coefficient at once. The whole is done several times with varied weights
+    and the cheapest graph is kept. The result depends on nothing but the arguments.
 
     Args:
         matrix: integers ``(rows, inputs)``.
@@ -44,7 +45,8 @@ def optimize(
         The graph; :meth:`AdderGraph.matrix` has been compared with ``matrix``.
 
     Raises:
-        QfxError: a result does not fit 62 bits, or there is no C++ compiler (the optimizer is compiled on first use).
+        QfxError: a result does not fit 62 bits, or there is no C++ compiler (the optimizer is compiled on
+        first use).
     """
     rows, inputs = matrix.shape
     exact = np.array([[int(w) for w in row] for row in matrix], dtype=object).reshape(rows, inputs)

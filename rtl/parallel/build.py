@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import jinja2
@@ -39,7 +39,17 @@ def build(graph: Graph, top: str, levels: int) -> Parallel:
     Raises:
         QfxError: an operator that this architecture does not have, or a layer too large to unroll.
     """
-    blocks = lower(graph)
+    return assemble(graph, lower(graph), top, levels, block_module)
+
+
+def assemble(
+    graph: Graph,
+    blocks: Sequence[Block],
+    top: str,
+    levels: int,
+    module: Callable[[str, Block, Schedule, Graph], str],
+) -> Parallel:
+    """The design of blocks; ``module`` writes the text of one."""
     plans = [schedule(block, levels) for block in blocks]
     times = _times(graph, blocks, plans)
     latency = max(1, times[graph.output])
@@ -77,7 +87,7 @@ def build(graph: Graph, top: str, levels: int) -> Parallel:
     )
     texts = {f"{top}.v": _top(design, blocks, plans, times, levels)}
     for block, plan, kernel in zip(blocks, plans, kernels, strict=True):
-        texts[f"{kernel.module}.v"] = block_module(kernel.module, block, plan, graph)
+        texts[f"{kernel.module}.v"] = module(kernel.module, block, plan, graph)
     return Parallel(design, texts)
 
 
@@ -126,7 +136,7 @@ def _top(
     levels: int,
 ) -> str:
     graph, source, sink = design.graph, design.input_stream, design.output_stream
-    delayed = {name: 0 for name in times}
+    delayed = dict.fromkeys(times, 0)
 
     def at(name: str, time: int) -> tuple[str, list[str]]:
         """The wire of a tensor at a time, and the registers that are still missing on its way."""

@@ -11,8 +11,8 @@ from qfx.rtl.parallel.netlist import Netlist, Ref
 def cast(net: Netlist, x: Ref, drop: int, fmt: FixedPoint) -> Ref:
     """``x`` with ``drop`` bits fewer (negative: more) in a format.
 
-    Rounding is monotonic and keeps 0, so bounds that stand in front of it (a ReLU, a clip) are applied behind it,
-    rounded themselves, where they are narrower and become one with the saturation.
+    Rounding is monotonic and keeps 0, so bounds that stand in front of it (a ReLU, a clip) are applied behind
+    it, rounded themselves, where they are narrower and become one with the saturation.
     """
     low, high = code_range(fmt.width, fmt.signed, fmt.overflow)
     bounds = net.interval(x)

@@ -1,7 +1,8 @@
 """Blocks as Verilog-2005 text.
 
-Everything is an unsigned vector of exactly the bits that its interval needs; signs are extended by hand. That is a
-little longer than ``signed`` wires and free of Verilog's rules for mixed expressions, so every tool reads the same.
+Everything is an unsigned vector of exactly the bits that its interval needs; signs are extended by hand. That
+is a little longer than ``signed`` wires and free of Verilog's rules for mixed expressions, so every tool
+reads the same.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ def literal(width: int, value: int) -> str:
 
 def block_module(name: str, block: Block, plan: Schedule, graph: Graph) -> str:
     """The text of the module of a block."""
-    return _Writer(name, block, plan, graph).text()
+    return Writer(name, block, plan, graph).text()
 
 
 @dataclass
-class _Writer:
+class Writer:
+    """Writes one module; a method ``_<kind>`` per kind of node gives its expression."""
+
     name: str
     block: Block
     plan: Schedule
@@ -39,6 +42,7 @@ class _Writer:
     # -- the module ------------------------------------------------------------------------------------------
 
     def text(self) -> str:
+        """The whole module."""
         bits = {n: self.graph[n].tensor.size * self.graph[n].tensor.format.width for n in self._ports()}
         stages = self.plan.stages
         clocked = ["    input  wire clk,", "    input  wire en,"] if stages else []

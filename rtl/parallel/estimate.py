@@ -1,4 +1,5 @@
-"""Look-up tables of a block, from its structure; to compare, not to promise (use :mod:`qfx.cost` for that)."""
+"""Look-up tables of a block, from its structure; to compare, not to promise (use :mod:`qfx.cost` for
+that)."""
 
 from __future__ import annotations
 

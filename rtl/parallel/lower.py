@@ -55,11 +55,12 @@ def lower(graph: Graph) -> list[Block]:
     Raises:
         QfxError: an operator that this architecture does not have, or a layer too large to unroll.
     """
-    return _Lowering(graph).run()
+    return Lowering(graph).run()
 
 
 def _homes(graph: Graph) -> dict[str, int]:
-    """The block of each node: a layer begins one, everything else joins the last of its operands. -1: the input."""
+    """The block of each node: a layer begins one, everything else joins the last of its operands. -1: the
+    input."""
     homes = {graph.input_node.name: -1}
     blocks, first = 0, None
     for node in graph.nodes[1:]:
@@ -78,7 +79,9 @@ def _homes(graph: Graph) -> dict[str, int]:
 _Op = TypeVar("_Op", bound=op.Op)
 
 
-class _Lowering:
+class Lowering:
+    """Goes through a graph once; :meth:`run` gives the blocks."""
+
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.blocks: list[Block] = []
@@ -89,6 +92,7 @@ class _Lowering:
         self.graphs: dict[object, tuple[AdderGraph, tuple[tuple[int, int], ...]]] = {}
 
     def run(self) -> list[Block]:
+        """The blocks of the graph."""
         handlers: dict[type[op.Op], Callable[[Node], np.ndarray]] = {
             op.Cast: self.cast,
             op.Linear: self.linear,
@@ -108,8 +112,8 @@ class _Lowering:
         source = self.graph.input_node
         if not isinstance(source.tensor.format, FixedPoint):
             raise UnsupportedError(
-                f"{source.where}: input of {source.tensor.format}; hardware takes fixed-point codes. Use a FixedPoint "
-                "input format"
+                f"{source.where}: input of {source.tensor.format}; hardware takes fixed-point codes. "
+                "Use a FixedPoint input format"
             )
         readers = self._readers()
         for node in self.graph.nodes[1:]:
@@ -122,8 +126,8 @@ class _Lowering:
                 )
             if node.tensor.size > ELEMENTS:
                 raise QfxError(
-                    f"{node.where}: {node.tensor.size} elements at once; the parallel architecture goes up to "
-                    f'{ELEMENTS}. Use architecture="stream"'
+                    f"{node.where}: {node.tensor.size} elements at once; the parallel architecture goes "
+                    f'up to {ELEMENTS}. Use architecture="stream"'
                 )
             home = self.home[node.name]
             if home == len(self.blocks):
@@ -211,8 +215,8 @@ class _Lowering:
     def adders(
         self, table: np.ndarray, used: Sequence[int]
     ) -> tuple[AdderGraph, tuple[tuple[int, int], ...]]:
-        """An adder graph and the interval of each adder; one for all places that have the same matrix, intervals and
-        levels.
+        """An adder graph and the interval of each adder; one for all places that have the same matrix,
+        intervals and levels.
         """
         nodes = [self.net.nodes[n] for n in used]
         first = min(n.level for n in nodes)
@@ -249,7 +253,8 @@ class _Lowering:
                 window = [channels[(c, *at)] for _, at in taps for c in range(per_group)]
                 columns = [flat[:, c, tap] for tap, _ in taps for c in range(per_group)]
                 table = np.stack(columns, axis=1) if columns else np.zeros((out, 0), dtype=object)
-                result[(rows, *place)] = self.matrix(node, window, table, offsets[rows])
+                where: tuple[slice | int, ...] = (rows, *place)
+                result[where] = self.matrix(node, window, table, offsets[rows])
         return result
 
     def affine(self, node: Node) -> np.ndarray:
@@ -264,8 +269,8 @@ class _Lowering:
     def check_size(self, node: Node, products: int) -> None:
         if products > PRODUCTS:
             raise QfxError(
-                f"{node.where}: unrolled it has {products} products with nonzero weights; the parallel architecture "
-                f'goes up to {PRODUCTS} per layer. Use architecture="stream", or prune the layer'
+                f"{node.where}: unrolled it has {products} products with nonzero weights; the parallel "
+                f'architecture goes up to {PRODUCTS} per layer. Use architecture="stream", or prune the layer'
             )
 
     # -- element by element ----------------------------------------------------------------------------------

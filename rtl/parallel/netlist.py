@@ -1,8 +1,8 @@
 """Scalars as a dataflow of integers: every value with its exact interval, and nothing computed twice.
 
-A :class:`Netlist` is one block of the design. Its nodes are integers without a binary point; where the bits at the
-bottom of a code are always zero, the code is a :class:`Ref` to a narrower node, shifted. Each constructor simplifies:
-what cannot change a value makes no node, and what exists already is not made again.
+A :class:`Netlist` is one block of the design. Its nodes are integers without a binary point; where the bits
+at the bottom of a code are always zero, the code is a :class:`Ref` to a narrower node, shifted. Each
+constructor simplifies: what cannot change a value makes no node, and what exists already is not made again.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 
 def width_of(low: int, high: int) -> int:
-    """Bits of the narrowest integers that hold ``low .. high``: two's complement if ``low < 0``, else unsigned."""
+    """Bits of the narrowest integers that hold ``low .. high``: two's complement if ``low < 0``, else
+    unsigned."""
     return max(1, max(high, 0).bit_length() + (low < 0), (-low - 1).bit_length() + 1 if low < 0 else 0)
 
 
@@ -94,7 +95,8 @@ class Netlist:
 
     # -- construction ----------------------------------------------------------------------------------------
 
-    def _make(self, kind: str, args: tuple[int, ...], data: tuple[int, ...], low: int, high: int) -> Ref:
+    def make(self, kind: str, args: tuple[int, ...], data: tuple[int, ...], low: int, high: int) -> Ref:
+        """The node of that kind, arguments and constants; a constant where there is a single value."""
         if low == high:
             return Ref(None, 0, low)
         key = (kind, args, data)
@@ -107,7 +109,7 @@ class Netlist:
 
     def input(self, port: int, offset: int, width: int, low: int, high: int) -> Ref:
         """``width`` bits of an input port of the block, from bit ``offset``."""
-        return self._make("input", (), (port, offset, width), low, high)
+        return self.make("input", (), (port, offset, width), low, high)
 
     def add(
         self, a: Ref, b: Ref, sign_a: int = 1, sign_b: int = 1, interval: tuple[int, int] | None = None
@@ -135,7 +137,7 @@ class Netlist:
         low, high = (la + lb, ha + hb) if sign_b > 0 else (la - hb, ha - lb)
         if interval is not None:
             low, high = max(low, interval[0] >> common), min(high, interval[1] >> common)
-        return self._make("add", (a.node, b.node), (shift_a, shift_b, sign_b), low, high).shifted(common)
+        return self.make("add", (a.node, b.node), (shift_a, shift_b, sign_b), low, high).shifted(common)
 
     def offset(self, a: Ref, constant: int, sign: int = 1) -> Ref:
         """``constant + sign * a``."""
@@ -154,7 +156,7 @@ class Netlist:
         shift, constant = a.shift - common, constant >> common
         low, high = self.interval(Ref(a.node, shift))
         ends = sorted((constant + sign * low, constant + sign * high))
-        return self._make("offset", (a.node,), (constant, sign, shift), *ends).shifted(common)
+        return self.make("offset", (a.node,), (constant, sign, shift), *ends).shifted(common)
 
     def floor(self, a: Ref, bits: int) -> Ref:
         """``floor(a / 2**bits)``: the bits above; wires."""
@@ -164,14 +166,14 @@ class Netlist:
         node = self.nodes[a.node]
         if node.kind == "floor":
             return self.floor(Ref(node.args[0]), bits + node.data[0])
-        return self._make("floor", (a.node,), (bits,), node.low >> bits, node.high >> bits)
+        return self.make("floor", (a.node,), (bits,), node.low >> bits, node.high >> bits)
 
     def plain(self, a: Ref) -> Ref:
         """The same value as a node without a shift: the zeros at its bottom become wires."""
         if a.node is None or a.shift == 0:
             return a
         low, high = self.interval(a)
-        return self._make("wrap", (a.node,), (width_of(low, high), int(low < 0), a.shift), low, high)
+        return self.make("wrap", (a.node,), (width_of(low, high), int(low < 0), a.shift), low, high)
 
     def wrap(self, a: Ref, width: int, signed: bool) -> Ref:
         """The low ``width`` bits, two's complement or not; wires."""
@@ -186,7 +188,7 @@ class Netlist:
             return Ref(None, 0, 0)
         common = a.shift
         low, high = low >> common, high >> common
-        return self._make("wrap", (a.node,), (width - common, int(signed), 0), low, high).shifted(common)
+        return self.make("wrap", (a.node,), (width - common, int(signed), 0), low, high).shifted(common)
 
     def clamp(self, a: Ref, low: int | None, high: int | None) -> Ref:
         """``min(max(a, low), high)``; a bound may be absent."""
@@ -215,7 +217,7 @@ class Netlist:
         least = node.low if ends[0] is None else ends[0]
         most = node.high if ends[1] is None else ends[1]
         # An absent bound is recorded as the end of the interval, which is never passed.
-        return self._make("clamp", (a.node,), (least, most), least, most).shifted(common)
+        return self.make("clamp", (a.node,), (least, most), least, most).shifted(common)
 
     def maximum(self, a: Ref, b: Ref) -> Ref:
         """``max(a, b)``."""
@@ -235,7 +237,7 @@ class Netlist:
         assert a.node is not None and b.node is not None
         args = (a.node, b.node) if a.node < b.node else (b.node, a.node)
         low, high = max(la, lb) >> common, max(ha, hb) >> common
-        return self._make("max", args, (), low, high).shifted(common)
+        return self.make("max", args, (), low, high).shifted(common)
 
     def select(self, sign_of: Ref, positive: Ref, negative: Ref) -> Ref:
         """``positive`` where ``sign_of >= 0``, else ``negative``; not both constant."""
@@ -251,7 +253,7 @@ class Netlist:
         args = (sign_of.node, *(x.node for x in choices if x.node is not None))
         # A constant stands in the data instead of the arguments: which are nodes, and the constants.
         data = tuple(v for x in choices for v in (int(x.node is not None), x.value))
-        return self._make("select", args, data, low, high)
+        return self.make("select", args, data, low, high)
 
     def add_sign(self, a: Ref, constant: int, negative: int) -> Ref:
         """``a + constant + (negative if a < 0 else 0)``."""
@@ -264,7 +266,7 @@ class Netlist:
         assert a.node is not None
         # Not monotonic where it crosses zero.
         values = [low + negative, high, -1 + negative, 0]
-        return self._make(
+        return self.make(
             "add_sign", (a.node,), (constant, negative), min(values) + constant, max(values) + constant
         )
 
@@ -279,8 +281,8 @@ class Netlist:
         if rounded.node is None:
             if rounded.value % 2 == 0:
                 return rounded
-            return self._make("even", (source.node,), (bits, rounded.value), low & ~1, high)
-        return self._make("even", (source.node, rounded.node), (bits,), low & ~1, high)
+            return self.make("even", (source.node,), (bits, rounded.value), low & ~1, high)
+        return self.make("even", (source.node, rounded.node), (bits,), low & ~1, high)
 
     def inside(self, a: Ref, low: int, high: int) -> Ref:
         """``a`` where ``low <= a <= high``, else 0; the interval holds 0."""
@@ -292,7 +294,7 @@ class Netlist:
         a = self.plain(a)
         assert a.node is not None
         ends = (min(0, max(least, low)), max(0, min(most, high)))
-        return self._make("inside", (a.node,), (max(least, low), min(most, high)), *ends)
+        return self.make("inside", (a.node,), (max(least, low), min(most, high)), *ends)
 
     def wrap_sign_magnitude(self, rounded: Ref, floor: Ref, width: int) -> Ref:
         """``WRAP_SM`` of docs/graph.md: ``rounded`` to ``width`` bits, ``floor`` having the deleted bit."""
@@ -307,7 +309,7 @@ class Netlist:
             return Ref(None, 0, _sign_magnitude(rounded.value, floor.value, width))
         args = tuple(x.node for x in (rounded, floor) if x.node is not None)
         data = (width, *(v for x in (rounded, floor) for v in (int(x.node is not None), x.value)))
-        return self._make("wrap_sm", args, data, -high - 1, high)
+        return self.make("wrap_sm", args, data, -high - 1, high)
 
 
 def _sign_magnitude(rounded: int, floor: int, width: int) -> int:

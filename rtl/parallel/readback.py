@@ -1,9 +1,9 @@
 """Reads a parallel design back with pyverilog: what it computes, and whether its registers are in step.
 
-The text of every module is parsed, each expression checked for declared names, equal widths and single drivers, and
-turned into arithmetic on Python integers; vectors are sent through and held against the interpreter. Registers pass
-values on in this; instead, each signal has a *time*, the registers on the way to it, and the operands of an expression
-must agree in theirs.
+The text of every module is parsed, each expression checked for declared names, equal widths and single
+drivers, and turned into arithmetic on Python integers; vectors are sent through and held against the
+interpreter. Registers pass values on in this; instead, each signal has a *time*, the registers on the way to
+it, and the operands of an expression must agree in theirs.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from pyverilog.vparser import ast
 
+from qfx.formats import FixedPoint
 from qfx.graph import ops as op
 from qfx.rtl.design import Design, Stream, canonical_order
 from qfx.rtl.emit import port_bits
@@ -80,7 +81,8 @@ def check(design: Design) -> None:
         )
         if (function.inputs, function.outputs) != wanted:
             raise ReadbackError(
-                f"{path}: ports {function.inputs} to {function.outputs}; the design says {wanted[0]} to {wanted[1]}"
+                f"{path}: ports {function.inputs} to {function.outputs}; "
+                f"the design says {wanted[0]} to {wanted[1]}"
             )
         functions[kernel.module] = function
     top = design.directory / f"{design.top}.v"
@@ -97,7 +99,9 @@ def _check_values(design: Design, path: Path, function: _Function) -> None:
     low, high = (np.repeat(v.astype(np.int64), each) for v in (tensor.low, tensor.high))
     codes = rng.integers(low, high, (_SAMPLES, tensor.size), endpoint=True)
     codes[0], codes[1] = low, high
-    x = o.format.decode(codes.reshape(_SAMPLES, *tensor.shape), axis=1)
+    fmt = o.format
+    assert isinstance(fmt, FixedPoint)
+    x = fmt.decode(codes.reshape(_SAMPLES, *tensor.shape), axis=1)
     wanted = np.asarray(graph.run_codes(x)).reshape(_SAMPLES, -1)
     source, sink = design.input_stream, design.output_stream
     for sample in range(_SAMPLES):
@@ -158,7 +162,7 @@ class _Reader:
         self.signals |= {n: _Signal(w, 0, d == "input") for n, (d, w) in widths.items()}
         self.signals["m_axis_tdata"].time = None
         blocks = {kernel.name: kernel for kernel in design.kernels}
-        valid: dict[str, int] = {"s_axis_tvalid": 0}
+        valid: dict[str, int | None] = {"s_axis_tvalid": 0}
         for item in self._items():
             if isinstance(item, ast.Always):
                 if not self._is_valid_chain(item, design.latency):
@@ -332,7 +336,8 @@ class _Reader:
         return times.pop() if times else None
 
     def _read(self, node: Any) -> _Expression:
-        """An expression as Python, with widths as Verilog has them; anything that is not emitted is refused."""
+        """An expression as Python, with widths as Verilog has them; anything that is not emitted is
+        refused."""
         kind = type(node)
         if isinstance(node, ast.Identifier):
             signal = self.signals.get(node.name)

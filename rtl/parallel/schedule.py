@@ -30,8 +30,8 @@ class Schedule:
 
 
 def schedule(block: Block, levels: int) -> Schedule:
-    """Registers after every ``levels`` levels of logic at most, as many levels in each stage as can be, and behind
-    the last one.
+    """Registers after every ``levels`` levels of logic at most, as many levels in each stage as can be, and
+    behind the last one.
 
     Every node is computed as early as possible, or in a later stage where that saves register bits.
     """

@@ -18,7 +18,8 @@ def wrapped(value: Values, width: int, signed: bool) -> Values:
 
 
 def evaluate(net: Netlist, inputs: Mapping[int, Values]) -> list[Values]:
-    """The values of every node; ``inputs`` by the bit offset of an input node. Checks them against the intervals."""
+    """The values of every node; ``inputs`` by the bit offset of an input node. Checks them against the
+    intervals."""
     values: list[Values] = []
     for node in net.nodes:
         a = [values[i] for i in node.args]

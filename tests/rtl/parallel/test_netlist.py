@@ -25,7 +25,8 @@ def source(low: int, high: int) -> tuple[Netlist, Ref]:
 @pytest.mark.parametrize("rounding", ROUNDING)
 @pytest.mark.parametrize("overflow", OVERFLOW)
 def test_cast(rounding: str, overflow: str) -> None:
-    """Every code of several intervals, through formats that drop, keep and append bits, saturate and do not."""
+    """Every code of several intervals, through formats that drop, keep and append bits, saturate and do
+    not."""
     for drop, width, signed in product((-2, 0, 1, 3, 8), (1, 3, 9), (True, False)):
         if (overflow == "WRAP_SM" and not signed) or (overflow == "SAT_SYM" and signed and width == 1):
             continue  # formats that do not exist

@@ -18,8 +18,8 @@ from qfx.rtl import readback
 from qfx.rtl.design import Design
 from qfx.sim import verilator
 
-SMALL = ("per_channel", "far_points", "moves")
-LARGE = ("minimal", "residual_cnn", "one_dimension", "depthwise")
+SMALL = ("far_points",)
+LARGE = ("per_channel", "moves", "minimal", "residual_cnn", "one_dimension", "depthwise")
 
 
 def mlp(seed: int) -> Graph:
@@ -83,15 +83,14 @@ def test_large_networks(name: str, tmp_path: Path) -> None:
     check_simulation(NETWORKS[name](), tmp_path / "rtl", 30)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(8))
 def test_random_networks_read_back(seed: int, tmp_path: Path) -> None:
     """The text itself is evaluated against the interpreter, and its registers are counted."""
     design = qfx.rtl.generate(mlp(seed), tmp_path / "rtl", architecture="parallel", levels=1 + seed % 4)
     verilator.lint(design.files, design.top)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(100, 125))
+@pytest.mark.parametrize("seed", [100, *(pytest.param(s, marks=pytest.mark.slow) for s in range(101, 125))])
 def test_random_networks(seed: int, tmp_path: Path) -> None:
     check_simulation(mlp(seed), tmp_path / "rtl", 60, levels=1 + seed % 4)
 
@@ -118,7 +117,8 @@ def test_constant_outputs(tmp_path: Path) -> None:
     """Weights of nothing but zeros leave a bias."""
     n = Net((3,), FixedPoint(4, 2))
     zero = ops.Linear(np.zeros((2, 3), dtype=np.int64), FixedPoint(4, 2), np.array([3, -5]), FixedPoint(5, 1))
-    check_simulation(n.build(n.add(zero, n.x)), tmp_path / "rtl", 5)
+    design = qfx.rtl.generate(n.build(n.add(zero, n.x)), tmp_path / "rtl", architecture="parallel")
+    assert (design.latency, design.estimate["lut"]) == (1, 0)
 
 
 def test_load_gives_the_design_back(tmp_path: Path) -> None:
