@@ -91,9 +91,9 @@ class Struct:
         clamped = [max(min(s, acc_width + 1), -(width + 2)) for s in shifts]
         self.typedef("cast_t", "qfx::to_fixed")
         self._lines.append(f"    static const unsigned max_left = {max(0, -min(clamped))};")
-        self._lines.append(f"    static const int rounding = qfx::{rounding};")
+        self.rounding(rounding)
         self._lines.append(f"    static const int overflow = qfx::{overflow};")
-        assert rounding in ROUNDING and overflow in OVERFLOW
+        assert overflow in OVERFLOW
         self.table("shift", clamped, "int")
 
     def binary_cast(self) -> None:
@@ -122,15 +122,19 @@ class Struct:
         self.constants(max_align=max(cast.align), saturates=cast.saturates)
         if isinstance(fmt, Minifloat):
             self.constants(precision=cast.precision)
-            self._lines.append(f"    static const int rounding = qfx::{fmt.rounding};")
-            assert fmt.rounding in ROUNDING
+            self.rounding(fmt.rounding)
         else:
             self.constants(digits=cast.digits, csd=fmt.digits == "csd")
-            self._lines.append("    static const int rounding = qfx::RND_CONV;")
+            self.rounding("RND_CONV")
         for name, shifts in (("align", cast.align), ("settle", cast.settle)):
             values = np.asarray(shifts)
             self.table(name, values if order is None else values[order], "int")
         self.table("limit", [cast.limit if cast.saturates else 0])
+
+    def rounding(self, mode: str) -> None:
+        """The member ``rounding`` of a cast."""
+        assert mode in ROUNDING
+        self._lines.append(f"    static const int rounding = qfx::{mode};")
 
     def text(self) -> str:
         """The struct, with :data:`INDEX` and :data:`REUSE` where hls4ml's numbers go."""

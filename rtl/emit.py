@@ -27,6 +27,7 @@ _VECTORS = {
     "LOW": "BOUND_WIDTH",
     "HIGH": "BOUND_WIDTH",
     "LIMIT": "OUT_WIDTH",
+    "LARGEST": "TOP",
 }
 
 
@@ -182,6 +183,8 @@ def remark(kernel: Kernel) -> str:
         case "qfx_cast_khot":
             kind = "signed digit" if n("CSD") else "one"
             return f"the nearest number of at most {_count(n('K'), kind)}, on {_grid(n('SHIFT'))}"
+        case "qfx_cast_block":
+            return f"{_count(n('P'), 'element')} per beat, blocks of {n('SIZE')}, {ROUNDING[n('ROUNDING')]}"
         case "qfx_cast_binary":
             return f"the signs of {_count(n('P'), 'element')}"
         case "qfx_concat":

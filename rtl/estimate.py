@@ -125,6 +125,13 @@ def of(kernel: Kernel) -> Resources:
             digits = n("K") + 2 * n("CSD") if kernel.module == "qfx_cast_khot" else 1
             # Finding a leading one takes about 2 LUTs per bit, rounding and saturation 3.
             return Resources(lut=(2 * digits + 3) * wide, ff=(4 * digits + 3) * wide) * n("P")
+        case "qfx_cast_block":
+            wide = n("IN_WIDTH") + 1
+            # A negation, a leading one and a rounding per number; a leading one and a limit per block.
+            lanes, blocks = n("P"), math.ceil(n("P") / n("SIZE"))
+            return (
+                Resources(lut=6 * wide, ff=8 * wide) * lanes + Resources(lut=4 * wide, ff=2 * wide) * blocks
+            )
         case "qfx_cast_binary":
             return Resources(ff=1) * n("P")
         case "qfx_relu":

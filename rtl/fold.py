@@ -20,7 +20,7 @@ from qfx.rtl.build import (
     stage_kernels,
 )
 from qfx.rtl.estimate import Resources, total
-from qfx.rtl.stages import Concat, MatVec, Program, Reorder, Stage, Value
+from qfx.rtl.stages import Concat, Elementwise, MatVec, Program, Reorder, Stage, Value
 
 #: Without any wish of the user: multiply-accumulate units of the layer that has most to do.
 DEFAULT_MACS = 64
@@ -103,7 +103,7 @@ def candidates(stage: Stage, target: int) -> Iterator[Fold]:
     needed without making a beat narrower.
     """
     if not isinstance(stage, MatVec):
-        for lanes in divisors(_lane_limit(stage)):
+        for lanes in _lane_choices(stage):
             fold = Fold(lanes)
             if frame_steps(stage, fold) <= target:
                 yield fold
@@ -136,6 +136,13 @@ def _lane_limit(stage: Stage) -> int:
     if isinstance(stage, Concat):
         return gcd(*(value.channels for value in stage.inputs))
     return stage.output.channels
+
+
+def _lane_choices(stage: Stage) -> list[int]:
+    """How many elements a beat may have."""
+    limit = _lane_limit(stage)
+    group = stage.group if isinstance(stage, Elementwise) else 1
+    return [lanes for lanes in divisors(limit) if lanes % group == 0 or lanes == limit]
 
 
 def _least_steps(stage: Stage, fixed: Fold | None) -> int:
@@ -242,7 +249,9 @@ def _fastest(program: Program, board: Board, floor: int) -> Folding:
 
 def _ends(stage: Stage) -> tuple[Fold, ...]:
     """The least parallel fold."""
-    return (Fold(1, 1, None if stage.window is None else 1),) if isinstance(stage, MatVec) else (Fold(1),)
+    if isinstance(stage, MatVec):
+        return (Fold(1, 1, None if stage.window is None else 1),)
+    return (Fold(_lane_choices(stage)[0]),)
 
 
 def _fits(used: Resources, board: Board) -> bool:
@@ -307,11 +316,9 @@ def _checked(graph: Graph, stage: Stage, name: str, wish: dict[str, int]) -> Fol
             f"{where}: found keys {sorted(wish)}; supported: "
             f"{'pe and simd' if matrix else 'pe (elements per beat)'}"
         )
-    pe = _divides(
-        where, "pe", wish.get("pe", 1), stage.rows if isinstance(stage, MatVec) else _lane_limit(stage)
-    )
     if not isinstance(stage, MatVec):
-        return Fold(pe)
+        return Fold(_one_of(where, "pe", wish["pe"], _lane_choices(stage)))
+    pe = _divides(where, "pe", wish.get("pe", 1), stage.rows)
     simd = _divides(where, "simd", wish.get("simd", 1), stage.columns)
     if stage.window is None:
         return Fold(pe, simd)
@@ -319,9 +326,12 @@ def _checked(graph: Graph, stage: Stage, name: str, wish: dict[str, int]) -> Fol
 
 
 def _divides(where: str, what: str, value: int, whole: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1 or whole % value:
+    return _one_of(where, what, value, divisors(whole))
+
+
+def _one_of(where: str, what: str, value: int, choices: list[int]) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value not in choices:
         raise QfxError(
-            f"{where}: {what}={value!r} must divide {whole}; supported: "
-            f"{', '.join(map(str, divisors(whole)))}"
+            f"{where}: {what}={value!r} must divide {choices[-1]}; supported: {', '.join(map(str, choices))}"
         )
     return value

@@ -143,6 +143,12 @@ _MODULES = (
         latency=lambda k: k.number("K") + (5 if k.number("CSD") else 2),
         steps=_every,
     ),
+    Module(
+        "qfx_cast_block",
+        _words("P IN_WIDTH IN_SIGNED SIZE TOP PRECISION OUT_WIDTH OUT_SIGNED ROUNDING SATURATE LARGEST"),
+        latency=lambda _: 5,
+        steps=_every,
+    ),
     Module("qfx_cast_binary", _words("P IN_WIDTH IN_SIGNED OUT_WIDTH"), steps=_every),
     Module("qfx_relu", _words("P IN_WIDTH IN_SIGNED OUT_WIDTH"), steps=_every),
     Module(

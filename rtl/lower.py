@@ -10,11 +10,11 @@ import numpy as np
 
 from qfx.errors import UnsupportedError
 from qfx.formats import Binary as BinaryFormat
-from qfx.formats import FixedPoint, KHot, Minifloat
+from qfx.formats import Block, FixedPoint, KHot, Minifloat
 from qfx.formats.rounding import OVERFLOW, ROUNDING
 from qfx.graph import Graph, Node, Tensor
 from qfx.graph import ops as op
-from qfx.graph.casts import gapped_cast
+from qfx.graph.casts import block_cast, gapped_cast
 from qfx.graph.ops import Padding, affine_integers, cast_shifts, clip_integers, integers, weighted_integers
 from qfx.rtl.design import canonical_order
 from qfx.rtl.library import clog2
@@ -181,12 +181,9 @@ class _Lowering:
             return self.gapped_cast(node, fmt)
         if isinstance(fmt, BinaryFormat):
             return self.elementwise(node, "qfx_cast_binary", {})
-        if not isinstance(fmt, FixedPoint):
-            raise UnsupportedError(
-                f"{node.where}: a cast of activations to {fmt} has no Verilog kernel: the scale of a block "
-                "is found at run time. Supported: FixedPoint, Minifloat, KHot, Binary (weights may have any "
-                "format); or use the interpreter, graph.run(x)"
-            )
+        if isinstance(fmt, Block):
+            return self.block_cast(node, fmt)
+        assert isinstance(fmt, FixedPoint)
         x = self.operand(node)
         source = self.graph[node.inputs[0]].tensor
         shifts = cast_shifts(source, fmt)
@@ -236,6 +233,41 @@ class _Lowering:
         if settles:
             right = self.in_stream(x, source, cast.settle)
             x = self.put(_cast(node.name, x, out, right, "TRN", "WRAP"))
+        return x
+
+    def block_cast(self, node: Node, fmt: Block) -> Value:
+        """One uniform cast of beats that hold whole blocks, with exact shifts around it as in
+        :meth:`gapped_cast`."""
+        source = self.graph[node.inputs[0]].tensor
+        try:
+            cast = block_cast(source, fmt, node.tensor)
+        except UnsupportedError as error:
+            raise UnsupportedError(f"{node.where}: {error}") from error
+        x = self.in_order(self.operand(node))
+        out = self.tensor_value(node, node.name)
+        shifts = any(cast.align)
+        if shifts:
+            width, signed = bits_of(cast.low, cast.high)
+            aligned = replace(x, name=f"{node.name}_in0", node=None, width=width, signed=signed)
+            x = self.put(_cast(node.name, x, aligned, tuple(-a for a in cast.align), "TRN", "WRAP"))
+        width, signed = bits_of(cast.result_low, cast.result_high)
+        uniform = replace(out, name=f"{node.name}_grid", node=None, width=width, signed=signed)
+        result = uniform if shifts else out
+        parameters: dict[str, int | str] = {
+            "IN_WIDTH": x.width,
+            "IN_SIGNED": int(x.signed),
+            "SIZE": cast.size,
+            "TOP": cast.top,
+            "PRECISION": cast.precision,
+            "OUT_WIDTH": result.width,
+            "OUT_SIGNED": int(result.signed),
+            "ROUNDING": ROUNDING.index(cast.rounding),
+            "SATURATE": 1 if cast.symmetric else 2,
+            "LARGEST": cast.largest,
+        }
+        x = self.put(Elementwise(node.name, (x,), result, "qfx_cast_block", parameters, group=cast.size))
+        if shifts:
+            x = self.put(_cast(node.name, x, out, cast.align, "TRN", "WRAP"))
         return x
 
     def relu(self, node: Node) -> Value:

@@ -170,11 +170,13 @@ class Elementwise(Stage):
         parameters: those that do not depend on the fold.
         tables: per-channel constants: parameter that names the file -> (``object`` integers ``(channels,)``
             in stream order, bits of each).
+        group: channels that have to be in one beat: a beat holds whole groups of a pixel.
     """
 
     module: str
     parameters: Mapping[str, int | str]
     tables: Mapping[str, tuple[np.ndarray, int]] = field(default_factory=dict)
+    group: int = 1
 
 
 @dataclass(frozen=True, eq=False)

@@ -211,7 +211,8 @@ def _simpler_formats(fmt: Format) -> Iterator[Format]:
     if not isinstance(fmt, FixedPoint):
         # Without gaps: whether they matter.
         if fmt.has_point and fmt.integer_max.bit_length() < _WIDEST:
-            yield FixedPoint(fmt.integer_max.bit_length() + fmt.signed, fmt.frac, fmt.signed)
+            frac = fmt.frac  # type: ignore[attr-defined]
+            yield FixedPoint(fmt.integer_max.bit_length() + fmt.signed, frac, fmt.signed)
         return
     if fmt.overflow != "WRAP":
         yield dataclasses.replace(fmt, overflow="WRAP")

@@ -40,7 +40,7 @@ _LOWERINGS: dict[str, Callable[[Design, Node, Node | None], None]] = {
 }
 assert _LOWERINGS.keys() <= ops.OPS.keys()
 
-#: What the kernels can cast to.
+#: Casts to these look at each number by itself: a kernel can do them to its result.
 _CASTS = FixedPoint | Minifloat | KHot | Binary
 
 #: Operators whose layer does not cast its result.
@@ -64,12 +64,6 @@ def lower(graph: Graph, io: str) -> list[LayerSpec]:
             continue
         cast = _following_cast(graph, node)
         try:
-            if isinstance(node.op, ops.Cast) and not isinstance(node.op.format, _CASTS):
-                raise UnsupportedError(
-                    f"a cast of activations to {node.op.format} has no HLS kernel: the scale of a block is "
-                    "found at run time. Supported: FixedPoint, Minifloat, KHot, Binary (weights may have any "
-                    "format); or use the interpreter, graph.run(x)"
-                )
             if node.op.kind not in _LOWERINGS:
                 raise UnsupportedError(ops.no_hardware(node.op))
             _LOWERINGS[node.op.kind](design, node, cast)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from qfx.errors import UnsupportedError
+from qfx.formats import Block
 from qfx.graph import ops
+from qfx.graph.casts import block_cast
 from qfx.graph.graph import Node
-from qfx.hls.carriers import CType, carrier, carries_values
+from qfx.hls.carriers import CType, carrier, carries_values, integer_width
 from qfx.hls.kernels import Struct
 from qfx.hls.lowering import constants
 from qfx.hls.lowering.design import Design, Value, interval, present_order
@@ -18,12 +20,33 @@ _MERGES = {"add": "add", "sub": "subtract", "mul": "multiply"}
 
 def lower_cast(design: Design, node: Node, _: Node | None) -> None:
     """A cast that its producer could not do."""
+    assert isinstance(node.op, ops.Cast)
+    if isinstance(node.op.format, Block):
+        _lower_blocks(design, node, node.op.format)
+        return
     (x,) = design.operands(node)
     # The identity, cast: the node stands for both.
     exact = Node(node.name, node.op, node.inputs, node.path, x.tensor)
     kernel = "qfx::pointwise, qfx::op_cast"
     design.add_kernel(exact, node, [x], kernel, _HEADER, _struct(x), x.interval, x.order)
     design.layers[-1].nodes = (node,)
+
+
+def _lower_blocks(design: Design, node: Node, fmt: Block) -> None:
+    (operand,) = design.operands(node)
+    cast = block_cast(operand.tensor, fmt, node.tensor)
+    if cast.top > 63:
+        raise UnsupportedError(f"a cast to {fmt}: elements of {cast.top} bits; constants in HLS C++ have 63")
+    x = _canonical(design, operand, node)
+    struct = _struct(x)
+    struct.constants(block=cast.size, top=cast.top, precision=cast.precision)
+    struct.constants(symmetric=cast.symmetric, is_signed=fmt.signed)
+    struct.typedef("code_t", f"ap_int<{integer_width(cast.low, cast.high)}>")
+    struct.rounding(cast.rounding)
+    struct.table("align", cast.align, "int")
+    struct.table("largest", [cast.largest])
+    attributes = {"function": "qfx::blocks", "header": "qfx_blocks.h", "struct": struct.text()}
+    design.add((node,), "QfxKernel", [x], carrier(node.tensor), {}, attributes)
 
 
 def lower_affine(design: Design, node: Node, cast: Node | None) -> None:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qfx.errors import UnsupportedError
+from qfx.formats.block import Block
 from qfx.formats.khot import KHot
 from qfx.formats.minifloat import Minifloat
 from qfx.graph.tensor import Tensor, integers
@@ -46,6 +48,79 @@ class GappedCast:
     high: np.ndarray
     result_low: int
     result_high: int
+
+
+@dataclass(frozen=True)
+class BlockCast:
+    """A cast to :class:`qfx.Block` as shifts and one uniform step.
+
+    Attributes:
+        align: per channel, bits to append to the operand, and zero bits of the step's result that the
+            tensor does not have.
+        size: channels of a block; the last block of a place may have fewer.
+        top: bits of the largest element.
+        largest: the largest element, in units of its finest step.
+        precision: significant bits of an element, 0 when there is no such bound. With 1 and ``RND_CONV`` a
+            tie goes to the power of two with the odd exponent.
+        symmetric: whether the most negative element is minus the largest; else it is one step further down.
+        rounding: of the element.
+        low, high: the interval of the uniform step's operand, over all channels.
+        result_low, result_high: the interval of its result.
+    """
+
+    align: tuple[int, ...]
+    size: int
+    top: int
+    largest: int
+    precision: int
+    symmetric: bool
+    rounding: str
+    low: int
+    high: int
+    result_low: int
+    result_high: int
+
+
+def block_cast(x: Tensor, fmt: Block, result: Tensor) -> BlockCast:
+    """The steps of a cast of ``x`` to ``fmt`` whose tensor is ``result``.
+
+    Raises:
+        UnsupportedError: ``exponent_bits`` can limit a scale here; blocks of several places.
+    """
+    element = fmt.element
+    point = max(x.fracs)
+    size = x.channels if fmt.size is None else min(fmt.size, x.channels)
+    if fmt.size is None and x.size > x.channels:
+        raise UnsupportedError(
+            f"a cast of activations to {fmt} looks at a whole sample of {x.size // x.channels} places before "
+            "the first number can leave; blocks of the channels at one place are supported: give a size"
+        )
+    top = element.integer_max.bit_length()
+    # The largest and the smallest exponent that a block can have.
+    exponents = (x.magnitude.bit_length() - 1 - min(x.fracs) - fmt.emax, -point - fmt.emax)
+    if exponents[0] > fmt.exponent_max or exponents[1] < -fmt.exponent_max:
+        raise UnsupportedError(
+            f"a cast of activations to {fmt}: scales of 2**{exponents[1]} to 2**{exponents[0]} can occur, "
+            f"and exponents are limited to {-fmt.exponent_max}..{fmt.exponent_max}, for which there is no "
+            "hardware; use more exponent_bits"
+        )
+    align = integers([point - p for p in x.fracs])
+    precision = 0
+    if isinstance(element, Minifloat) and element.exponent_bits:
+        precision = element.mantissa_bits + 1
+    return BlockCast(
+        align=tuple(int(a) for a in align),
+        size=size,
+        top=top,
+        largest=element.integer_max,
+        precision=precision,
+        symmetric=element.integer_min == -element.integer_max,
+        rounding=element.rounding,
+        low=int((x.low << align).min()),
+        high=int((x.high << align).max()),
+        result_low=int((result.low << align).min()),
+        result_high=int((result.high << align).max()),
+    )
 
 
 def gapped_cast(x: Tensor, fmt: Minifloat | KHot, result: Tensor) -> GappedCast:

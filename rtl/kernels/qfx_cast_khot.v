@@ -201,9 +201,10 @@ module qfx_cast_khot #(
 
             qfx_round_at #(
                 .WIDTH(WIDE), .RIGHT(RIGHT), .ROUNDING(7), .OUT_WIDTH(OUT_WIDTH), .OUT_SIGNED(OUT_SIGNED),
-                .SATURATE(SATURATE), .LIMIT(LIMIT)
+                .SATURATE(SATURATE)
             ) round (
-                .clk(clk), .en(en), .x(rounded), .drop(drop), .tie_up(tie_up), .y(m_axis_tdata[p*OUT_WIDTH +: OUT_WIDTH])
+                .clk(clk), .en(en), .x(rounded), .drop(drop), .tie_up(tie_up), .limit(LIMIT),
+                .y(m_axis_tdata[p*OUT_WIDTH +: OUT_WIDTH])
             );
         end
     endgenerate

@@ -95,9 +95,9 @@ module qfx_cast_minifloat #(
             end
             qfx_round_at #(
                 .WIDTH(WIDE), .RIGHT(RIGHT), .ROUNDING((NO_MANTISSA != 0) ? 7 : ROUNDING), .OUT_WIDTH(OUT_WIDTH), .OUT_SIGNED(OUT_SIGNED),
-                .SATURATE(SATURATE), .LIMIT(LIMIT)
+                .SATURATE(SATURATE)
             ) round (
-                .clk(clk), .en(en), .x(wide_q), .drop(drop), .tie_up(tie_up),
+                .clk(clk), .en(en), .x(wide_q), .drop(drop), .tie_up(tie_up), .limit(LIMIT),
                 .y(m_axis_tdata[p*OUT_WIDTH +: OUT_WIDTH])
             );
         end

@@ -4,8 +4,8 @@
 // `drop` marks the bits of `x` that a multiple of the result's step cannot have: ones from bit 0 up to some place, at
 // least in the low RIGHT bits. The result is x rounded to a multiple of the step, without the low RIGHT bits.
 // ROUNDING: as in qfx_cast, and 7: to the nearest, a tie up (towards plus infinity) where `tie_up` is set.
-// With SATURATE, results beyond LIMIT become LIMIT, and those below -LIMIT become -LIMIT. An unsigned result is never
-// below 0 in any case.
+// SATURATE: 1: results above `limit` become `limit`, and those below -`limit` become -`limit`; 2: the former only. An
+// unsigned result is never below 0 in any case. `limit` belongs to `x`.
 `default_nettype none
 module qfx_round_at #(
     parameter WIDTH = 16,
@@ -13,8 +13,7 @@ module qfx_round_at #(
     parameter ROUNDING = 6,
     parameter OUT_WIDTH = 8,
     parameter OUT_SIGNED = 1,
-    parameter SATURATE = 1,
-    parameter [OUT_WIDTH-1:0] LIMIT = 127
+    parameter SATURATE = 1
 ) (
     input  wire                 clk,
     input  wire                 en,
@@ -22,6 +21,7 @@ module qfx_round_at #(
     input  wire [WIDTH-1:0]     drop,
     /* verilator lint_off UNUSEDSIGNAL */
     input  wire                 tie_up,
+    input  wire [OUT_WIDTH-1:0] limit,
     /* verilator lint_on UNUSEDSIGNAL */
     output wire [OUT_WIDTH-1:0] y
 );
@@ -62,11 +62,13 @@ module qfx_round_at #(
     reg [KEPT-1:0] x_q;
     reg [KEPT-1:0] drop_q;
     reg up_q;
+    reg [OUT_WIDTH-1:0] limit_q;
     always @(posedge clk) begin
         if (en) begin
             x_q <= x[WIDTH-1:RIGHT];
             drop_q <= drop[WIDTH-1:RIGHT];
             up_q <= up;
+            limit_q <= limit;
         end
     end
 
@@ -77,12 +79,12 @@ module qfx_round_at #(
 
     // ---- saturation
     wire [COMPARED-1:0] compared = {{COMPARED-VALUE{value[VALUE-1]}}, value};
-    wire [COMPARED-1:0] high = {{COMPARED-OUT_WIDTH{1'b0}}, LIMIT};
+    wire [COMPARED-1:0] high = {{COMPARED-OUT_WIDTH{1'b0}}, limit_q};
     wire [COMPARED-1:0] low = (OUT_SIGNED != 0) ? ~high + 1'b1 : {COMPARED{1'b0}};
     wire beyond = (SATURATE != 0) && $signed(compared) > $signed(high);
-    wire below = (OUT_SIGNED == 0) ? value[VALUE-1] : (SATURATE != 0) && $signed(compared) < $signed(low);
+    wire below = (OUT_SIGNED == 0) ? value[VALUE-1] : (SATURATE == 1) && $signed(compared) < $signed(low);
     reg [OUT_WIDTH-1:0] y_q;
-    always @(posedge clk) if (en) y_q <= beyond ? LIMIT : below ? low[OUT_WIDTH-1:0] : compared[OUT_WIDTH-1:0];
+    always @(posedge clk) if (en) y_q <= beyond ? limit_q : below ? low[OUT_WIDTH-1:0] : compared[OUT_WIDTH-1:0];
     assign y = y_q;
     /* verilator lint_on UNUSEDSIGNAL */
 endmodule

@@ -10,7 +10,7 @@ from hls_exact import Branches, assert_exact, conv
 
 import qfx.hls
 from qfx.errors import UnsupportedError
-from qfx.formats import MXFP4, Binary, FixedPoint, Format, KHot, Minifloat
+from qfx.formats import Binary, Block, DynamicFixedPoint, FixedPoint, Format, KHot, Minifloat
 from qfx.formats.rounding import ROUNDING
 from qfx.graph import GraphBuilder, ops
 
@@ -87,15 +87,43 @@ def test_network(io: str, backend: str, tmp_path: Path) -> None:
     assert_exact(graph, tmp_path / "project", io, rng.choice(numbers, (30, 2, 5, 4)), backend=backend)
 
 
-def test_blocks_are_refused(tmp_path: Path) -> None:
-    """By the path of the layer, with what to use instead."""
+@pytest.mark.parametrize("io", ["parallel", "stream"])
+def test_blocks(io: str, tmp_path: Path) -> None:
+    """Of all channels, of some, with a rest; points per channel; every kind of element; a flattened one."""
+    branches = Branches((5, 2, 2), FixedPoint(9, 4))
+    points = branches.node(ops.Cast(FixedPoint(8, (4, 1, 3, 5, 2))), branches.input)
+    elements: list[FixedPoint | Minifloat] = [
+        *(Minifloat(2, 1, i - 2, rounding=mode) for i, mode in enumerate(ROUNDING)),
+        Minifloat(4, 3, 7, specials="fn"),
+        Minifloat(3, 0, 3),
+        Minifloat(0, 3, 0),
+        Minifloat(2, 2, 1, signed=False),
+        *(FixedPoint(4, 2, rounding=mode) for mode in ROUNDING[:3]),
+        FixedPoint(5, 7, overflow="SAT_SYM"),
+        FixedPoint(3, 0, False, "RND"),
+    ]
+    for i, element in enumerate(elements):
+        start = points if i % 3 == 2 else branches.input
+        branches.add(ops.Cast(Block(element, (2, 5, 32, 1)[i % 4])), start=start)
+    flat = branches.node(ops.Reshape((20,)), points)
+    branches.add(ops.Cast(DynamicFixedPoint(5)), start=flat)
+    rng = np.random.default_rng(4)
+    x = rng.integers(-256, 256, (40, 5, 2, 2)) / 16 * rng.choice([1, 0.1, 0.01, 0], (40, 1, 2, 2))
+    assert_exact(branches.graph(), tmp_path / "project", io, x)
+
+
+def test_blocks_that_are_refused(tmp_path: Path) -> None:
+    """By the path of the layer, with what to do instead."""
     builder = GraphBuilder()
-    x = builder.add(ops.Input((32,), FixedPoint(8, 4)))
-    graph = builder.build(builder.add(ops.Cast(MXFP4()), [x], "encoder.act"))
-    with pytest.raises(
-        UnsupportedError, match=r"encoder\.act.*Supported: FixedPoint, Minifloat, KHot, Binary"
-    ):
+    x = builder.add(ops.Input((4, 3, 3), FixedPoint(8, 4)))
+    whole = builder.add(ops.Cast(DynamicFixedPoint(4)), [x], "encoder.act")
+    graph = builder.build(
+        builder.add(ops.Cast(Block(FixedPoint(4, 2), 4, exponent_bits=2)), [whole], "head.act")
+    )
+    with pytest.raises(UnsupportedError) as error:
         qfx.hls.convert(graph, tmp_path / "project")
+    assert "encoder.act" in str(error.value) and "a whole sample of 9 places" in str(error.value)
+    assert "head.act" in str(error.value) and "use more exponent_bits" in str(error.value)
 
 
 def test_points_too_far_apart_are_refused(tmp_path: Path) -> None:

@@ -7,7 +7,16 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from qfx import FixedPoint
-from qfx.formats import Binary, Format, KHot, Minifloat
+from qfx.formats import (
+    MXFP4,
+    Binary,
+    Block,
+    BlockFloatingPoint,
+    DynamicFixedPoint,
+    Format,
+    KHot,
+    Minifloat,
+)
 from qfx.graph import Graph, GraphBuilder, ops
 
 Padding = tuple[tuple[int, int], ...]
@@ -215,6 +224,19 @@ def binarized() -> Graph:
     return n.build(n.linear(n.reshape(x, 36), 3, W4, W8, path="fc"))
 
 
+def blocks() -> Graph:
+    """Blocks with a scale of their own: of all the channels, of some, with a rest; in a flattened picture."""
+    n = Net((2, 4, 4), FixedPoint(8, 4), 10)
+    x = n.conv(n.x, 6, (3, 3), W4, W4, padding=1, path="conv")
+    a = n.format(x, Block(Minifloat(2, 1, 1), 4))
+    b = n.format(x, Block(FixedPoint(4, 2, rounding="TRN"), 2))
+    c = n.format(n.cast(x, 7, (3, 5, 2, 4, 4, 1)), Block(Minifloat(3, 0, 3), 32))
+    d = n.format(x, Block(Minifloat(2, 2, 1, signed=False, rounding="RND"), 3))
+    y = n.conv(n.add(ops.Concat(), a, b, c, d), 5, (3, 3), W4, path="conv2")
+    y = n.format(n.reshape(n.format(y, BlockFloatingPoint(6)), 20), MXFP4())
+    return n.build(n.format(n.linear(y, 4, W4, path="fc"), DynamicFixedPoint(6)))
+
+
 NETWORKS: dict[str, Callable[[], Graph]] = {
     f.__name__: f
     for f in (
@@ -228,6 +250,7 @@ NETWORKS: dict[str, Callable[[], Graph]] = {
         far_points,
         number_formats,
         binarized,
+        blocks,
     )
 }
 

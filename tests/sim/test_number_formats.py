@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import qfx
-from qfx.errors import UnsupportedError
-from qfx.formats import MXFP4, Binary, FixedPoint, Format, KHot, Minifloat
+from qfx.errors import QfxError, UnsupportedError
+from qfx.formats import Binary, Block, DynamicFixedPoint, FixedPoint, Format, KHot, Minifloat
 from qfx.graph import Graph, GraphBuilder, ops
 
 SAME = ((1, 1), (1, 1))
@@ -83,12 +83,28 @@ def test_every_implementation(make: object, tmp_path: object) -> None:
     assert len(np.unique(codes)) > 4, "a network that says nothing"
 
 
-def test_refusals_name_the_layer() -> None:
-    """Blocks take their scale from the data at run time: no kernel."""
+@pytest.mark.parametrize(
+    ("fmt", "why"),
+    [
+        (DynamicFixedPoint(4), "looks at a whole sample of 9 places"),
+        (Block(FixedPoint(4, 2), 4, exponent_bits=2), "use more exponent_bits"),
+    ],
+)
+def test_refusals_name_the_layer(fmt: Block, why: str) -> None:
+    """Blocks that would need a buffer of a sample, and scales that run into their limits."""
     builder = GraphBuilder()
-    x = builder.add(ops.Input((32,), FixedPoint(8, 4)))
-    graph = builder.build(builder.add(ops.Cast(MXFP4()), [x], "encoder.act"))
-    with pytest.raises(
-        UnsupportedError, match=r"encoder\.act.*Supported: FixedPoint, Minifloat, KHot, Binary"
-    ):
+    x = builder.add(ops.Input((4, 3, 3), FixedPoint(8, 4)))
+    graph = builder.build(builder.add(ops.Cast(fmt), [x], "encoder.act"))
+    with pytest.raises(UnsupportedError, match=rf"encoder\.act.*{why}"):
         qfx.rtl.plan(graph)
+
+
+def test_folds_keep_blocks_whole() -> None:
+    """A beat holds whole blocks, whatever the interval; another fold is refused."""
+    builder = GraphBuilder()
+    x = builder.add(ops.Input((12,), FixedPoint(8, 4)))
+    graph = builder.build(builder.add(ops.Cast(Block(FixedPoint(4, 2), 4)), [x], "act"))
+    assert qfx.rtl.plan(graph, interval=1000).layers[0].pe == 4
+    assert qfx.rtl.plan(graph, interval=1).layers[0].pe == 12
+    with pytest.raises(QfxError, match=r"pe=2 must divide 12; supported: 4, 12"):
+        qfx.rtl.plan(graph, fold={"act": {"pe": 2}})

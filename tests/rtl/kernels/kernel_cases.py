@@ -673,6 +673,7 @@ def _gaps(name: str) -> list[Case]:
         "qfx_cast_minifloat": kernel_gap_cases.minifloat_cases,
         "qfx_cast_khot": kernel_gap_cases.khot_cases,
         "qfx_cast_binary": kernel_gap_cases.binary_cases,
+        "qfx_cast_block": kernel_gap_cases.block_cases,
     }[name]()
 
 
@@ -690,6 +691,7 @@ KERNELS: dict[str, Callable[[], list[Case]]] = {
     "qfx_cast_minifloat": lambda: _gaps("qfx_cast_minifloat"),
     "qfx_cast_khot": lambda: _gaps("qfx_cast_khot"),
     "qfx_cast_binary": lambda: _gaps("qfx_cast_binary"),
+    "qfx_cast_block": lambda: _gaps("qfx_cast_block"),
     "qfx_relu": relu_cases,
     "qfx_leaky_relu": leaky_cases,
     "qfx_clip": clip_cases,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 from kernel_cases import Case, Frames, every_beat
-from kernel_gaps import to_binary, to_khot, to_minifloat
+from kernel_gaps import to_binary, to_block, to_khot, to_minifloat
 from kernel_golden import ROUNDINGS, code_range, pack, pack_beats, random_codes
 from kernel_models import StepModel
 
@@ -63,6 +63,64 @@ def khot_cases() -> list[Case]:
         make(1, (5, True), 9, 2, True), make(1, (5, True), 5, 2, True), make(1, (5, True), 4, 1, False),
         make(1, (4, True), 0, 6, True), make(1, (1, True), 0, 1, True), make(1, (1, False), 1, 1, False),
         make(1, (2, True), 2, 2, True),
+    ]  # fmt: skip
+
+
+def block_cases() -> list[Case]:
+    def make(
+        p: int, x: Format, size: int, largest: int, precision: int, rounding: str = "RND_CONV",
+        signed: bool = True, symmetric: bool = True,
+    ) -> Case:  # fmt: skip
+        top = largest.bit_length()
+        out = (x[0], x[1] and signed)
+        count = 128 // p
+
+        def beat(codes: list[int]) -> int:
+            blocks = [codes[i : i + size] for i in range(0, p, size)]
+            return pack(
+                (
+                    y
+                    for b in blocks
+                    for y in to_block(b, top, largest, precision, signed, symmetric, rounding)
+                ),
+                x[0],
+            )
+
+        def frames(seed: int, n: int) -> Frames:
+            rng = np.random.default_rng(seed)
+            inputs: list[int] = []
+            expected: list[int] = []
+            for _ in range(n):
+                codes = random_codes(rng, (count, p), *x)
+                # Blocks of small numbers too, of zeros, and of one number and zeros.
+                codes = codes >> rng.integers(0, x[0] + 1, (count, 1)).astype(object)
+                kept = rng.random(codes.shape) < rng.random((count, 1))
+                codes = codes * kept.astype(int).astype(object)
+                inputs += pack_beats(codes, p, x[0])
+                expected += [beat([int(v) for v in row]) for row in codes]
+            return [inputs], expected
+
+        def model() -> StepModel:
+            return StepModel(5, [((0,), True)])
+
+        parameters: dict[str, int | str] = {
+            "P": p, "IN_WIDTH": x[0], "IN_SIGNED": int(x[1]), "SIZE": size, "TOP": top,
+            "PRECISION": precision, "OUT_WIDTH": out[0], "OUT_SIGNED": int(out[1]),
+            "ROUNDING": ROUNDINGS.index(rounding), "SATURATE": 1 if symmetric else 2, "LARGEST": largest,
+        }  # fmt: skip
+        return every_beat("qfx_cast_block", parameters, p * x[0], p * out[0], model, frames, count)
+
+    s, u = (8, True), (6, False)
+    return [
+        # E2M1, E4M3 (one number less at the top), E3M0, 8-bit and 4-bit integers
+        *(make(4, s, 4, 12, 2, rounding) for rounding in ROUNDINGS), make(4, (20, True), 2, 0b1110 << 14, 4),
+        make(2, (7, True), 2, 1 << 6, 1), make(2, (9, True), 2, 1 << 2, 1), make(4, (12, True), 4, 127, 0),
+        *(make(3, (9, True), 2, 7, 0, rounding, symmetric=False) for rounding in ROUNDINGS),
+        # blocks that leave a rest, of one number, larger than the beat; unsigned on either side; more bits
+        # than there are
+        make(5, s, 3, 12, 2), make(3, (6, True), 1, 7, 0), make(2, (6, True), 2, 6, 2, signed=False),
+        make(4, u, 2, 12, 2), make(2, (4, True), 2, 127, 0), make(1, (1, True), 1, 12, 2),
+        make(2, u, 2, 31, 0, "TRN"),
     ]  # fmt: skip
 
 

@@ -62,6 +62,33 @@ def to_binary(code: int) -> int:
     return 1 if code >= 0 else -1
 
 
+def to_block(
+    codes: list[int], top: int, largest: int, precision: int, signed: bool, symmetric: bool, rounding: str
+) -> list[int]:
+    """A block of elements: integers up to `largest` of at most `precision` significant bits (0: any), in
+    units of a power of two (perhaps a fraction) that puts the leading bits of the largest element and of
+    the largest number at one place."""
+    codes = codes if signed else [max(code, 0) for code in codes]
+    length = max(abs(code) for code in codes).bit_length()
+    scale = Fraction(2) ** (length - top)
+    results = []
+    for code in codes:
+        unit = to_minifloat_or_fixed(Fraction(code) / scale, precision, rounding)
+        low = 0 if not signed else -largest if symmetric else -largest - 1
+        result = max(low, min(largest, unit)) * scale if length else Fraction(0)
+        assert result.denominator == 1, "docs/graph.md: the result stays on the operand's grid"
+        results.append(int(result))
+    return results
+
+
+def to_minifloat_or_fixed(exact: Fraction, precision: int, rounding: str) -> int:
+    """The element without its limits."""
+    whole = 1 << 64
+    code = exact * whole
+    assert code.denominator == 1
+    return to_minifloat(int(code), 64, precision or 200, None, True, rounding)
+
+
 def _within(value: int, limit: int | None, signed: bool) -> int:
     if value < 0 and not signed:
         return 0
