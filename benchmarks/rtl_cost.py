@@ -4,7 +4,7 @@ primitives.
     python benchmarks/rtl_cost.py [--json] [--bits 6 4] [--no-products]
 
 Per width of weights and activations three designs of the same frozen graph, all pipelined, all fully
-unrolled, through the same Yosys script: QFX (`architecture="parallel"`), alkaid (`pip install alkaid`; its
+unrolled, through the same Yosys script: QFX (`architecture="parallel"`), alkaid (the `peers` extra; its
 traced logic is first compared with the interpreter, sample by sample) and the same design as QFX's with
 `x*const` in place of adder graphs (`-nodsp` for all). Time to RTL is from the graph in memory to files,
 without and with QFX's read-back of them. Yosys takes minutes per design, the one with products much longer.
