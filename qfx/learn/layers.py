@@ -118,7 +118,7 @@ class Sketch:
         rest.insert(axis, 0)
         return self.transpose(x, tuple(rest))
 
-    def slice(self, x: Node, places: dict[int, slice], name: str = "slice") -> Node:
+    def slice(self, x: Node, places: dict[int, slice], name: str = "slice", **options: Any) -> Node:
         """Parts along some axes."""
         size = self.size(x)
         written = [places.get(a, slice(None)).indices(n) for a, n in enumerate(size)]
@@ -130,7 +130,8 @@ class Sketch:
         if new == size:
             return x
         starts, stops, steps = (tuple(w[i] for w in written) for i in range(3))
-        return self.put("slice", [x], {"starts": starts, "stops": stops, "steps": steps}, new, name)
+        attributes = {"starts": starts, "stops": stops, "steps": steps}
+        return self.put("slice", [x], attributes, new, name, **options)
 
     def repeat(self, x: Node, times: tuple[int, ...], name: str = "repeat") -> Node:
         if set(times) == {1}:

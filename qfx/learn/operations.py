@@ -45,6 +45,7 @@ class Operation:
         exact: no cast follows.
         format: of the cast that follows, where it is not the config's activation format, or a function of
             that one; overrides still apply.
+        target: where its module goes, if not to its path.
         share: operations of equal ``share`` have one quantizer behind them: the time steps of a recurrent
             layer.
     """
@@ -58,6 +59,7 @@ class Operation:
     exact: bool = False
     format: Format | Callable[[Format], Format] | None = None
     share: str = ""
+    target: str = ""
 
 
 @dataclass
@@ -139,7 +141,7 @@ def read(traced: Traced) -> tuple[list[Operation], dict[torch.fx.Node, torch.fx.
                 _refuse_padded(traced, found.operations)
                 base = function_path(node)
                 for operation in found.operations:
-                    operation.path = f"{base}.{operation.path}" if operation.path else base
+                    _place(operation, base, alone=len(found.operations) == 1)
                 operations += found.operations
                 if isinstance(found.result, torch.fx.Node):
                     aliases[node] = found.result
@@ -178,6 +180,24 @@ def read(traced: Traced) -> tuple[list[Operation], dict[torch.fx.Node, torch.fx.
     if problems:
         raise UnsupportedError("prepare: these cannot be quantized:\n" + "\n".join(problems))
     return operations, aliases
+
+
+#: What only moves elements has no format, and no name that matters.
+_NAMELESS = ("transpose", "reshape", "repeat", "slice")
+
+
+def _place(operation: Operation, base: str, alone: bool) -> None:
+    """Path and place of the module of one operation among those that a layer consists of.
+
+    The layer's own path is that of its result, or of its weights; others hang below it, and moves stand
+    beside it.
+    """
+    name = operation.path
+    operation.path = f"{base}.{name}" if name else base
+    if operation.kind in _NAMELESS and name and not operation.share:
+        operation.target = "_".join(operation.path.rsplit(".", 1))
+    elif not name and not alone and operation.kind not in ("linear", "conv"):
+        operation.target = f"{base}.result"
 
 
 def _refuse_padded(traced: Traced, operations: list[Operation]) -> None:

@@ -17,7 +17,7 @@ from qfx.errors import QfxError, UnsupportedError
 from qfx.formats.base import Format
 from qfx.formats.binary import Binary
 from qfx.formats.fixed import FixedPoint
-from qfx.learn import read_arrays, read_functions  # noqa: F401  (they register their readers)
+from qfx.learn import readers  # noqa: F401  (they register themselves)
 from qfx.learn.config import Config, without_sign
 from qfx.learn.fold import fold_batch_norms
 from qfx.learn.layers import FORMATTED, MODULES
@@ -163,8 +163,10 @@ class _Builder:
         module = self._module(o)
         self._estimate(module, (o.path, *o.extra))
         learn_constants(module, self._widths((o.path, *o.extra)))
-        step = self._append(module, o.path, tuple(v.step for v in operands), o.path)
+        step = self._append(module, o.target or o.path, tuple(v.step for v in operands), o.path)
         raw = module.grows or (o.kind in _TRANSPARENT and operands[0].raw)
+        if o.exact and o.kind == "concat":
+            raw = any(v.raw for v in operands)
         before = operands[0].paths if operands and operands[0].raw else ()
         paths = (*before, o.path, *o.extra)
         value = _Value(step, raw, _nonnegative(o, operands), paths)
