@@ -1,6 +1,6 @@
 """Networks that people deploy, as plain torch modules; parameters are named as in the usual files.
 
-``build("resnet18")`` gives a float network to train, or to :func:`load_weights` into; then :func:`qfx.prepare`.
+``build("resnet18")`` gives a float network, to train or to :func:`load_weights` into.
 """
 
 from __future__ import annotations
