@@ -46,6 +46,7 @@ class Task:
         input: format of the input, frozen.
         beta: weight of the resource loss at the start and at the end.
         checks: looks at the model per epoch.
+        average: epochs over which the front's networks are averaged.
         widths: of the uniform networks.
     """
 
@@ -56,20 +57,22 @@ class Task:
     batch_size: int
     float_lr: float
     lr: float
+    weight_decay: float
     input: FixedPoint
     beta: tuple[float, float]
     checks: int
+    average: float
     widths: tuple[int, ...] = (8, 6, 4)
     seed: int = 0
 
 
 MLP = Task(
-    "mlp", "Letters A to E, 16-64-32-32-5", 100, 300, 128, 5e-3, 3e-3,
-    FixedPoint(4, 2), (1e-6, 1e-3), 1,
+    "mlp", "Letters A to E, 16-64-32-32-5", 100, 300, 128, 5e-3, 2e-3, 0.05,
+    FixedPoint(4, 2), (1e-6, 1e-3), 1, 5.0,
 )  # fmt: skip
 CNN = Task(
-    "cnn", "Fashion-MNIST, two convolutions", 2, 8, 128, 4e-3, 2e-3,
-    FixedPoint(6, 6, signed=False), (1e-8, 2e-5), 8,
+    "cnn", "Fashion-MNIST, two convolutions", 2, 8, 128, 4e-3, 2e-3, 0.01,
+    FixedPoint(6, 6, signed=False), (1e-8, 2e-5), 8, 0.5,
 )  # fmt: skip
 
 
@@ -133,14 +136,15 @@ def float_accuracy(model: nn.Module, split: Split) -> float:
 
 
 def measured(q: Any, split: Split) -> tuple[float, int]:
-    """Accuracy of the frozen graph in percent, and in how many samples torch differs from it."""
+    """Accuracy of the frozen graph in percent, and in how many of the first 1,000 samples torch differs."""
     graph = qfx.freeze(q)
     right = wrong = 0
     with torch.no_grad():
-        for x, y in _parts(split):
+        for index, (x, y) in enumerate(_parts(split)):
             values = graph.run(x)
             right += int((values.argmax(1) == y.numpy()).sum())
-            wrong += int((values != q(x).double().numpy()).any(axis=1).sum())
+            if index < 2:
+                wrong += int((values != q(x).double().numpy()).any(axis=1).sum())
     return 100.0 * right / len(split[0]), wrong
 
 
@@ -171,7 +175,8 @@ def compare(task: Task, progress: bool) -> tuple[dict[str, Any], qfx.Front]:
     for width in task.widths:
         q = prepared(width)
         batches = Batches(training, task.batch_size, task.seed)
-        train(q, qfx.parameter_groups(q, lr=task.lr), batches, task.epochs, task.lr)
+        groups = qfx.parameter_groups(q, lr=task.lr, weight_decay=task.weight_decay)
+        train(q, groups, batches, task.epochs, task.lr)
         on_test, wrong = measured(q, test)
         row = {"width": width, "ebops": qfx.ebops(qfx.freeze(q)), "differ": wrong}
         result["uniform"].append({**row, "validation": measured(q, validation)[0], "test": on_test})
@@ -180,6 +185,7 @@ def compare(task: Task, progress: bool) -> tuple[dict[str, Any], qfx.Front]:
     front = qfx.front(
         q, Batches(training, task.batch_size, task.seed), list(_parts(validation)), epochs=task.epochs,
         beta=task.beta, lr=task.lr, checks=task.checks, progress=progress,
+        average=task.average, weight_decay=task.weight_decay,
     )  # fmt: skip
     result["front"] = []
     for point in front.points:
@@ -198,16 +204,23 @@ def channels(graph: qfx.Graph) -> list[int]:
 
 
 def at_equal_accuracy(uniform: dict[str, Any], front: list[dict[str, Any]]) -> dict[str, Any]:
-    """The cheapest network of the front that is at least as accurate on the validation data."""
-    found = next((p for p in front if p["validation"] >= uniform["validation"]), None)
-    if found is None:
-        return {"uniform": uniform["width"], "fewer_ebops": None}
+    """The cheapest network of the front that is at least as accurate: on the validation data, which it was
+    chosen by, and on the test data too."""
+
+    def found(*splits: str) -> dict[str, Any] | None:
+        for p in front:
+            if all(p[s] >= uniform[s] for s in splits):
+                return {
+                    "ebops": p["ebops"],
+                    "fewer_ebops": uniform["ebops"] / p["ebops"],
+                    "test_difference": p["test"] - uniform["test"],
+                }
+        return None
+
     return {
         "uniform": uniform["width"],
-        "fewer_ebops": uniform["ebops"] / found["ebops"],
-        "ebops": found["ebops"],
-        "validation_difference": found["validation"] - uniform["validation"],
-        "test_difference": found["test"] - uniform["test"],
+        "on_validation": found("validation"),
+        "on_validation_and_test": found("validation", "test"),
     }
 
 
@@ -229,15 +242,19 @@ def table(result: dict[str, Any]) -> str:
         head = f"| learned widths, epoch {row['epoch']:g} | {row['ebops']:,} |"
         left = "-".join(map(str, row["channels"]))
         lines.append(f"{head} {row['validation']:.2f} | {row['test']:.2f} | {left} | {pruned:.0%} |")
-    lines += ["", "| at the accuracy of | EBOPs | fewer | test accuracy |", "| --- | ---: | ---: | ---: |"]
+    head = "| at least as accurate as | on | EBOPs | fewer | test accuracy |"
+    lines += ["", head, "| --- | --- | ---: | ---: | ---: |"]
     for row in result["at_equal_accuracy"]:
-        if row["fewer_ebops"] is None:
-            lines.append(f"| uniform {row['uniform']} bits | none reaches it | | |")
-        else:
-            lines.append(
-                f"| uniform {row['uniform']} bits | {row['ebops']:,} | {row['fewer_ebops']:.1f}x | "
-                f"{row['test_difference']:+.2f} points |"
-            )
+        for key in ("on_validation", "on_validation_and_test"):
+            who, where = f"uniform {row['uniform']} bits", key[3:].replace("_", " ")
+            if row[key] is None:
+                lines.append(f"| {who} | {where} | none | | |")
+            else:
+                p = row[key]
+                lines.append(
+                    f"| {who} | {where} | {p['ebops']:,} | {p['fewer_ebops']:.1f}x | "
+                    f"{p['test_difference']:+.2f} points |"
+                )
     return "\n".join(lines) + "\n"
 
 

@@ -236,6 +236,7 @@ def front(
     weight_decay: float = 0.0,
     cycles: int = 1,
     checks: int = 1,
+    average: float = 1.0,
     loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = F.cross_entropy,
     score: Callable[[QuantizedModel, Batches], float] | None = None,
     model: ResourceModel | None = None,
@@ -261,6 +262,9 @@ def front(
         cycles: the learning rate falls from its full value to a hundredth along a cosine this many times
             (I. Loshchilov, F. Hutter, "SGDR", arXiv:1608.03983): networks are best at the end of a cycle.
         checks: how often per epoch the model is looked at.
+        average: epochs over which weights and widths are averaged for what is looked at, with exponentially
+            falling weight (B. Polyak, A. Juditsky, 1992); 0 for none. Without, a network is what the last
+            step happened to leave.
         loss: of outputs and targets.
         score: of the model in ``eval()`` on ``validation``, larger is better; :func:`accuracy` when not
             given.
@@ -272,7 +276,7 @@ def front(
         progress: show a bar.
 
     Returns:
-        the front. ``q`` holds the last network.
+        the front. ``q`` holds the last network, not averaged.
 
     Raises:
         QfxError: arguments out of range, a model without learned widths, no batches.
@@ -283,6 +287,7 @@ def front(
     resource = ResourceLoss(q, model, per)
     optimizer = torch.optim.AdamW(parameter_groups(q, lr=lr, point_lr=width_lr, weight_decay=weight_decay))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _cosine(step, total, cycles))
+    averages = _Average(q, average * per_epoch)
     # Steps after which the model is looked at, the last of every epoch among them.
     looks = {per_epoch * (i + 1) // checks for i in range(checks)}
     result = Front(per=per)
@@ -301,15 +306,17 @@ def front(
                 (task + weight * resource()).backward()
                 optimizer.step()
                 schedule.step()
+                averages.update()
                 step += 1
                 losses.append(task.detach())
                 bar.advance()
                 if index not in looks:
                     continue
                 mean, losses = float(torch.stack(losses).mean()), []
-                entry = _look(
-                    q, result, measure, validation, round(epoch + index / per_epoch, 4), weight, mean
-                )
+                with averages:
+                    entry = _look(
+                        q, result, measure, validation, round(epoch + index / per_epoch, 4), weight, mean
+                    )
                 bar.tell(f"score {entry.score:.4g}, {entry.cost:,} EBOPs, {len(result.points)} points")
                 below = below + 1 if stop_below is not None and entry.score < stop_below else 0
                 if below == 2:
@@ -375,6 +382,33 @@ def _cosine(step: int, steps: int, cycles: int) -> float:
     """From 1 to 0.01, ``cycles`` times."""
     along = (step * cycles / steps) % 1.0
     return 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * along))
+
+
+class _Average:
+    """Running means of all trained parameters; as a context, they stand in the model.
+
+    Args:
+        steps: over about how many.
+    """
+
+    def __init__(self, q: QuantizedModel, steps: float) -> None:
+        self._parameters = [p for p in q.parameters() if p.requires_grad]
+        self._means = [p.detach().clone() for p in self._parameters]
+        self._kept: list[torch.Tensor] = []
+        self._rate = 1.0 / max(1.0, steps)
+
+    @torch.no_grad()
+    def update(self) -> None:
+        torch._foreach_lerp_(self._means, self._parameters, self._rate)
+
+    @torch.no_grad()
+    def __enter__(self) -> None:
+        self._kept = [p.detach().clone() for p in self._parameters]
+        torch._foreach_copy_(self._parameters, self._means)
+
+    @torch.no_grad()
+    def __exit__(self, *exception: Any) -> None:
+        torch._foreach_copy_(self._parameters, self._kept)
 
 
 class _Bar:

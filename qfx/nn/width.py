@@ -64,7 +64,8 @@ class WeightWidthQuantizer(_Clipped):
         fmt: the width to start with, and the rounding mode. Signed, ``frac`` open.
         shape: of the weights, output channel first.
         granularity: ``"tensor"``, ``"channel"`` (output channels) or ``"weight"``.
-        per_channel: calibrate the start of each output channel by itself (always so for ``"channel"``).
+        per_channel: calibrate the start of each output channel by itself. Always so for ``"channel"``, never
+            for ``"tensor"``.
 
     Raises:
         QfxError: a format that cannot be learned this way, an unknown granularity.
@@ -82,7 +83,8 @@ class WeightWidthQuantizer(_Clipped):
                 f"{', '.join(map(repr, GRANULARITIES))}"
             )
         shape = tuple(int(n) for n in shape)
-        super().__init__(fmt, shape[0] if per_channel or granularity == "channel" else 1)
+        each = granularity == "channel" or (per_channel and granularity == "weight")
+        super().__init__(fmt, shape[0] if each else 1)
         self.granularity = granularity
         per_group = {"tensor": (), "channel": (shape[0], *(1,) * (len(shape) - 1)), "weight": shape}
         self._group = per_group[granularity]
@@ -173,8 +175,10 @@ class WeightWidthQuantizer(_Clipped):
     def forward(self, x: torch.Tensor, exact: Exact | None = None) -> torch.Tensor:  # type: ignore[override]
         if self.bypass:
             return x
-        if exact is not None:
-            x = x.to(exact.dtype)
+        return self._cast(x if exact is None else x.to(exact.dtype))
+
+    def _cast(self, x: torch.Tensor, frac: int | tuple[int, ...] = 0) -> torch.Tensor:
+        """The cast; ``frac``, one for a whole channel, is not looked at."""
         bits = self.fraction_bits()
         if not torch.is_grad_enabled() or not (self.shift.requires_grad or x.requires_grad):
             return _rounded(x.detach(), bits, self.fmt.rounding)  # type: ignore[attr-defined]
