@@ -10,18 +10,13 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from qfx.errors import QfxError
+from qfx.rtl import native
 from qfx.rtl.design import Design, Kernel
 from qfx.rtl.library import MAKE, TAKE0, TAKE1, latency, steps, window_sequence
 
@@ -432,28 +427,6 @@ def _simulate_compiled(
     return Run(int(status), int(ends[0]), first_in, first_out, last_out, states, held)
 
 
-@cache
 def _library() -> ctypes.CDLL | None:
     """The compiled model; ``None`` where there is no C++ compiler."""
-    compiler = shutil.which("g++") or shutil.which("c++")
-    if compiler is None:
-        return None
-    source = Path(__file__).with_name("timing.cpp")
-    key = hashlib.sha256(source.read_bytes() + os.uname().machine.encode()).hexdigest()[:20]
-    root = os.environ.get("QFX_CACHE") or os.path.join(
-        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "qfx"
-    )
-    target = Path(root) / "timing" / f"timing-{key}.so"
-    if not target.exists():
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-                built = Path(folder) / "timing.so"
-                command = [compiler, "-O2", "-std=c++17", "-shared", "-fPIC", "-o", str(built), str(source)]
-                done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-                if done.returncode:
-                    raise QfxError(f"{source}: does not compile with {compiler}: {done.stderr[-1500:]}")
-                os.replace(built, target)
-        except OSError:
-            return None
-    return ctypes.CDLL(str(target))
+    return native.library(Path(__file__).with_name("timing.cpp"))
