@@ -121,8 +121,9 @@ def of(kernel: Kernel) -> Resources:
                 lut=shifter + n("IN_WIDTH") + n("OUT_WIDTH"), ff=n("OUT_WIDTH") + shifter / 2
             ) * n("P")
         case "qfx_cast_minifloat" | "qfx_cast_khot":
-            wide = n("IN_WIDTH") + max(-n("SHIFT"), 0)
-            digits = n("K") + 2 * n("CSD") if kernel.module == "qfx_cast_khot" else 1
+            # Of the bits below the result's, only whether any is set matters.
+            wide = max(n("IN_WIDTH") - n("SHIFT") / 2, n("OUT_WIDTH"))
+            digits = n("K") + 4 * n("CSD") if kernel.module == "qfx_cast_khot" else 1
             # Finding a leading one takes about 2 LUTs per bit, rounding and saturation 3.
             return Resources(lut=(2 * digits + 3) * wide, ff=(4 * digits + 3) * wide) * n("P")
         case "qfx_cast_block":

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qfx.errors import QfxError
+from qfx.formats import FixedPoint
 from qfx.graph import ops
 from qfx.report import text
 from qfx.report.build import BinaryPoint, Format, Histogram, Layer, Resources, Verification
@@ -286,7 +287,8 @@ def _detail(op: ops.Op, operands: Iterable[Any]) -> str:
             words = ["×".join(map(str, op.kernel))]
             return ", ".join(words + _window_words(op.stride, op.padding, usual=op.kernel))
         case ops.Cast():
-            return f"{op.format.rounding}, {op.format.overflow}"
+            fmt = op.format
+            return f"{fmt.rounding}, {fmt.overflow}" if isinstance(fmt, FixedPoint) else str(fmt)
         case ops.LeakyRelu():
             return f"slope {math.ldexp(op.slope_code, -op.slope_frac):g}"
         case ops.Clip():
