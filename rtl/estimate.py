@@ -131,7 +131,7 @@ def of(kernel: Kernel) -> Resources:
             # A negation, a leading one and a rounding per number; a leading one and a limit per block.
             lanes, blocks = n("P"), math.ceil(n("P") / n("SIZE"))
             return (
-                Resources(lut=6 * wide, ff=8 * wide) * lanes + Resources(lut=4 * wide, ff=2 * wide) * blocks
+                Resources(lut=9 * wide, ff=6 * wide) * lanes + Resources(lut=4 * wide, ff=2 * wide) * blocks
             )
         case "qfx_cast_binary":
             return Resources(ff=1) * n("P")
