@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from qfx.errors import QfxError
+from qfx.errors import MissingToolError, QfxError
 from qfx.graph.ebops import ebops
 from qfx.learn.freeze import freeze
 from qfx.learn.groups import parameter_groups
@@ -142,7 +142,7 @@ class Front:
         (folder / "front.md").write_text(self.table(), encoding="utf-8")
         try:
             self.plot(folder / "front.svg")
-        except ModuleNotFoundError:
+        except MissingToolError:
             pass
         return folder
 
@@ -186,10 +186,13 @@ class Front:
             title, score: captions.
 
         Raises:
-            ModuleNotFoundError: matplotlib is not installed.
+            MissingToolError: matplotlib is not installed.
         """
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
+        try:
+            from matplotlib import rc_context
+            from matplotlib.figure import Figure
+        except ModuleNotFoundError as error:
+            raise MissingToolError("front: pictures need matplotlib; pip install qfx[plot]") from error
 
         # Text stays text, and equal data makes equal files.
         with rc_context({"svg.fonttype": "none", "svg.hashsalt": "qfx"}):
