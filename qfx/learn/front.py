@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Sized
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -373,7 +373,7 @@ def _validate(q: QuantizedModel, epochs: int, beta: tuple[float, float], cycles:
 
 
 def _length(batches: Batches) -> int:
-    count = len(batches) if hasattr(batches, "__len__") else sum(1 for _ in batches)
+    count = len(batches) if isinstance(batches, Sized) else sum(1 for _ in batches)
     if count == 0 or iter(batches) is batches:
         raise QfxError(
             "front: batches must be a non-empty list or data loader, which can be iterated every epoch"
@@ -395,7 +395,7 @@ class _Average:
     """
 
     def __init__(self, q: QuantizedModel, steps: float) -> None:
-        self._parameters = [p for p in q.parameters() if p.requires_grad]
+        self._parameters: list[torch.Tensor] = [p for p in q.parameters() if p.requires_grad]
         self._means = [p.detach().clone() for p in self._parameters]
         self._kept: list[torch.Tensor] = []
         self._rate = 1.0 / max(1.0, steps)

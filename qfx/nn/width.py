@@ -39,7 +39,7 @@ class _Clipped(Quantizer):
     """A quantizer with one estimator."""
 
     @property
-    def estimator(self) -> str:  # type: ignore[override]
+    def estimator(self) -> str:
         """``"clipped"``."""
         return "clipped"
 
@@ -182,7 +182,7 @@ class WeightWidthQuantizer(_Clipped):
         bits = self.fraction_bits()
         if not torch.is_grad_enabled() or not (self.shift.requires_grad or x.requires_grad):
             return _rounded(x.detach(), bits, self.fmt.rounding)  # type: ignore[attr-defined]
-        return _RoundToFraction.apply(x, self.shift, bits, self.fmt.rounding)  # type: ignore[attr-defined, no-any-return]
+        return _RoundToFraction.apply(x, self.shift, bits, self.fmt.rounding)  # type: ignore[attr-defined]
 
     def quantized(self, x: torch.Tensor) -> torch.Tensor:
         """The values that weights are cast to. They have no more significant bits than ``x``: exact in its
@@ -195,7 +195,7 @@ class WeightWidthQuantizer(_Clipped):
         A fraction bit more counts as a bit more: the derivative with respect to ``f`` is 1, and 0 for a
         pruned weight. None with respect to ``x``.
         """
-        return _EnclosedBits.apply(x, self.shift, self.fraction_bits(), self.fmt.rounding)  # type: ignore[attr-defined, no-any-return]
+        return _EnclosedBits.apply(x, self.shift, self.fraction_bits(), self.fmt.rounding)  # type: ignore[attr-defined]
 
     def constant(self, x: torch.Tensor) -> Constant:
         """Weights as the graph holds them: on the finest grid that one of them is on, in the narrowest format
@@ -324,7 +324,7 @@ class ActivationWidthQuantizer(_Clipped):
         assert isinstance(frac, int)
         if not torch.is_grad_enabled() or not (self.shift.requires_grad or x.requires_grad):
             return cast(x.detach(), 2.0**frac, fmt)
-        return _CastToWidth.apply(x, self.shift, self.reach_shift, fmt)  # type: ignore[no-any-return]
+        return _CastToWidth.apply(x, self.shift, self.reach_shift, fmt)
 
     def extra_repr(self) -> str:
         known = self.format if self.calibrated else self.fmt
