@@ -55,6 +55,11 @@ FAULTS = [
     ("qfx_pool", "qfx_pool", "fire && (first || greater)", "fire && (greater)"),
     ("qfx_pool", "qfx_pool", ".B_SIGNED(1)", ".B_SIGNED(0)"),
     ("qfx_cast_stream", "qfx_cast", "half && (rest || floor[0])", "half"),
+    ("qfx_cast_minifloat", "qfx_round_at", "half && (rest || last)", "half"),
+    ("qfx_cast_minifloat", "qfx_cast_minifloat", "(i - RIGHT) % 2 == 0", "(i - RIGHT) % 2 != 0"),
+    ("qfx_cast_khot", "qfx_cast_khot", "!= minus_c[i] || joins[i+2])", "!= minus_c[i])"),
+    ("qfx_cast_khot", "qfx_cast_khot", "both != number_c[WIDE-1]", "both"),
+    ("qfx_cast_block", "qfx_cast_block", "negative ? minus : number", "number ^ {WIDE{negative}}"),
     ("qfx_clip", "qfx_clip", "$signed(floored) > $signed(high)", "floored > high"),
     (
         "qfx_binary",
