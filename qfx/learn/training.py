@@ -1,7 +1,9 @@
-"""The forward pass of training: every operator in turn, a ReLU and the cast behind it as one.
+"""The forward pass of training: every operator in turn, with less between them.
 
-Fusing saves a pass over the data and what ReLU would keep for backward. Values and gradients are the same. A
-module that somebody hooked into runs by itself, so that the hook sees what it would see otherwise.
+A ReLU and the cast behind it are computed as one, which saves a pass over the data and what ReLU would keep
+for backward. Weights and biases so small that calling takes longer than computing are cast together. Values
+and gradients are the same. A module that somebody hooked into runs by itself, so that the hook sees what it
+would see otherwise.
 """
 
 from __future__ import annotations
@@ -15,10 +17,16 @@ from torch.nn.modules.module import _has_any_global_hook
 from qfx.errors import QfxError
 from qfx.nn import device, fused
 from qfx.nn.elementwise import QuantReLU
+from qfx.nn.module import Exact
 from qfx.nn.quantizer import Quantizer
+from qfx.nn.weighted import QuantConv, QuantLinear
 
 if TYPE_CHECKING:
     from qfx.learn.model import QuantizedModel
+
+#: Constants of up to this many numbers are cast together. The gradients of larger ones should be there as
+#: soon as they are known, which DistributedDataParallel makes use of.
+SMALL = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -77,19 +85,23 @@ def run(program: list[Call], x: torch.Tensor) -> torch.Tensor:
         QfxError: what a module raised, with its path in front.
     """
     values: dict[int, torch.Tensor] = {}
-    skipped = _skipped(program, x)
+    plain = device.wanted(x) or _has_any_global_hook()
+    relus = set() if plain else _fused_relus(program)
+    ready = {} if plain else _small_constants(program)
     path = ""
     try:
         for n, call in enumerate(program):
-            if n in skipped:
-                values[n] = values.pop(call.inputs[0])
-                continue
             path = call.path
             inputs = call.inputs
-            if call.before in skipped:
+            if n in relus:
+                values[n] = values.pop(inputs[0])
+                continue
+            if call.before in relus:
                 values[n] = _relu_and_cast(program[call.before], call, values.pop(call.before))
                 continue
-            if len(inputs) == 1:
+            if n in ready:
+                values[n] = call.module(values[inputs[0]], exact=ready.pop(n))
+            elif len(inputs) == 1:
                 values[n] = call.module(values[inputs[0]])
             else:
                 values[n] = call.module(*[values[i] for i in inputs]) if inputs else call.module(x)
@@ -102,25 +114,64 @@ def run(program: list[Call], x: torch.Tensor) -> torch.Tensor:
     return values[len(program) - 1]
 
 
-def _skipped(program: list[Call], x: torch.Tensor) -> set[int]:
+def _fused_relus(program: list[Call]) -> set[int]:
     """The ReLUs that are computed together with the cast behind them."""
-    if device.wanted(x) or _has_any_global_hook():
-        return set()
     found = set()
     for call in program:
         if call.before is None:
             continue
         relu, quantizer = program[call.before].module, call.module
-        if (
-            type(relu) is QuantReLU
-            and isinstance(quantizer, Quantizer)
-            and quantizer.fused_arguments is not None
-            and not quantizer.bypass
-            and _unhooked(relu)
-            and _unhooked(quantizer)
-        ):
+        if type(relu) is QuantReLU and _free(quantizer) and _unhooked(relu):
             found.add(call.before)
     return found
+
+
+def _small_constants(program: list[Call]) -> dict[int, Exact]:
+    """Weights and biases that are cast together, by their step."""
+    owners: list[int] = []
+    casts: list[Any] = []
+    constants: list[Any] = []
+    for n, call in enumerate(program):
+        module = call.module
+        if type(module) not in (QuantLinear, QuantConv) or not _unhooked(module):
+            continue
+        # Not by attribute, which torch looks up in three places. A weight that is computed is not here.
+        pairs = [
+            (module._modules.get(f"{name}_quantizer"), module._parameters.get(name))
+            for name in ("weight", "bias")
+        ]
+        if pairs[1] == (None, None):
+            pairs.pop()
+        if all(_small(quantizer, constant) for quantizer, constant in pairs):
+            for quantizer, constant in pairs:
+                owners.append(n)
+                casts.append(quantizer)
+                constants.append(constant)
+    done = fused.cast_all(casts, constants) if casts else None
+    found: dict[int, tuple[torch.Tensor, ...]] = {}
+    for n, constant in zip(owners, done or (), strict=False):
+        found[n] = (*found.get(n, ()), constant)
+    return {n: Exact(torch.float32, ready) for n, ready in found.items()}
+
+
+def _small(quantizer: Any, constant: torch.Tensor | None) -> bool:
+    return (
+        constant is not None
+        and constant.numel() <= SMALL
+        and _free(quantizer)
+        and not quantizer.gaps
+        and fused.takes(quantizer, constant)
+    )
+
+
+def _free(module: Any) -> bool:
+    """Whether a module is a quantizer of the compiled kind that nobody hooked into."""
+    return (
+        isinstance(module, Quantizer)
+        and module.fused_arguments is not None
+        and not module.bypass
+        and _unhooked(module)
+    )
 
 
 def _unhooked(module: torch.nn.Module) -> bool:

@@ -27,12 +27,15 @@ FIXED_BITS = 23
 MINIFLOAT_SPAN = 62
 _ALL = -1  # in place of the bits of the significand: every integer in range is a number of the format
 
-Arguments = tuple[int, int, float, float, float, float, float]
 
+def arguments(fmt: Format, axis: int, fracs: tuple[int, int]) -> torch.Tensor | None:
+    """A format as the compiled operators take it: 10 numbers, float64. ``None`` for formats that torch
+    operators compute.
 
-def arguments(fmt: Format) -> Arguments | None:
-    """A format as the compiled operators take it: rounding mode, bits of the significand, ends of the range,
-    ends of what passes a gradient, end of what is dense. ``None`` for those that torch operators compute."""
+    Args:
+        axis: of the channels.
+        fracs: smallest and largest binary point; a frozen one beyond is left to torch.
+    """
     mantissa = _ALL
     if isinstance(fmt, FixedPoint):
         if fmt.overflow not in ("SAT", "SAT_SYM") or fmt.integer_max.bit_length() > FIXED_BITS - 1:
@@ -43,11 +46,11 @@ def arguments(fmt: Format) -> Arguments | None:
         mantissa = fmt.mantissa_bits if fmt.exponent_bits else _ALL
     else:
         return None
-    low, high = fmt.pass_range
-    return (
-        ROUNDING.index(fmt.rounding), mantissa, float(fmt.integer_min), float(fmt.integer_max), low, high,
-        fmt.dense_below,
+    numbers = (
+        axis, ROUNDING.index(fmt.rounding), mantissa, fmt.integer_min, fmt.integer_max, *fmt.pass_range,
+        fmt.dense_below, *fracs,
     )  # fmt: skip
+    return torch.tensor(numbers, dtype=torch.float64, device="cpu")
 
 
 def takes(q: Quantizer, x: torch.Tensor) -> bool:
@@ -68,15 +71,29 @@ def cast(q: Quantizer, x: torch.Tensor, relu: bool = False) -> torch.Tensor | No
         x: float32, on a CPU; :func:`takes` has said yes.
         relu: cast ``max(x, 0)``.
     """
-    assert q.fused_arguments is not None
+    # Not by attribute, which torch looks up in three places; this runs in every cast.
     try:
+        rms = q._buffers["rms"] if q.gaps else None
         return torch.ops.qfx.cast(  # type: ignore[no-any-return]
-            x, q.start, q.shift, q.rms if q.gaps else None, q.axis, *q.fused_arguments, *q.learned_range,
-            q.frozen, relu,
-        )  # fmt: skip
+            x, q._buffers["start"], q._parameters["shift"], rms, q.fused_arguments, q.frozen, relu
+        )
     except RuntimeError as error:
         # No binary point, or one that float32 cannot be scaled by: the torch operators, or the message of the
         # quantizer.
+        if not str(error).startswith("qfx:"):
+            raise
+        return None
+
+
+def cast_all(quantizers: list[Quantizer], xs: list[torch.Tensor]) -> list[torch.Tensor] | None:
+    """Several casts as one node of the graph of gradients, which pays for small tensors; ``None`` as in
+    :func:`cast`. :func:`takes` has said yes to each, and none of the formats has gaps."""
+    try:
+        return torch.ops.qfx.cast_all(  # type: ignore[no-any-return]
+            xs, [q._buffers["start"] for q in quantizers], [q._parameters["shift"] for q in quantizers],
+            [q.fused_arguments for q in quantizers], [q.frozen for q in quantizers],
+        )  # fmt: skip
+    except RuntimeError as error:
         if not str(error).startswith("qfx:"):
             raise
         return None

@@ -14,12 +14,10 @@ namespace qfx {
 
 enum Rounding : int { TRN, TRN_ZERO, RND, RND_ZERO, RND_INF, RND_MIN_INF, RND_CONV };
 
-// Codes of backward that are no rounding errors.
-constexpr int16_t HIGH = 32767;   // clipped to the largest number
-constexpr int16_t LOW = -32768;   // clipped to the smallest number
-constexpr int16_t DEAD = -32767;  // not positive, in front of a fused ReLU
-constexpr int16_t FAR = -32766;   // between numbers that lie apart: passes the gradient, tells nothing of the point
-constexpr float LARGEST_ERROR = 32700.0f;
+// Codes of backward that are no rounding errors, which stay within -32700 to 32700.
+constexpr int16_t HIGH = 32767;  // clipped to the largest number
+constexpr int16_t LOW = -32768;  // clipped to the smallest number, or not positive in front of a fused ReLU
+constexpr int16_t FAR = -32767;  // between numbers that lie apart: passes the gradient, tells nothing of the point
 
 enum Save : int { NOTHING, MASK, ERRORS };
 
@@ -32,6 +30,12 @@ struct Format {
     float floor;                // 0: a ReLU in front of the cast; -infinity: none
 };
 
+// How a rounding error x - y in units of the step is written down: `code * per_code + centre`.
+struct ErrorCodes {
+    float centre, per_code;
+};
+ErrorCodes error_codes(int rounding);
+
 // Casts `n` numbers: y, and what backward needs (uint8_t for MASK, int16_t for ERRORS, not touched for NOTHING).
 using CastRow = void (*)(const float* x, float* y, void* codes, int64_t n, float scale, Format format);
 CastRow cast_row(int rounding, bool gaps, int save);
@@ -40,8 +44,8 @@ CastRow cast_row(int rounding, bool gaps, int save);
 void mask_row(const float* grad, const uint8_t* mask, float* grad_x, int64_t n);
 
 // The gradient of x (where grad_x is not null), and the sum of grad times the derivative of y by the binary point, in
-// units of ln2 * step.
-double errors_row(const float* grad, const int16_t* codes, float* grad_x, int64_t n, int rounding, float low,
-                  float high);
+// units of ln2 * step. `high` and `low` are what numbers were clipped to: behind a fused ReLU, low is 0.
+double errors_row(const float* grad, const int16_t* codes, float* grad_x, int64_t n, int rounding, bool gaps,
+                  float low, float high);
 
 }  // namespace qfx

@@ -89,12 +89,12 @@ class Quantizer(QuantModule):
         self._wide = bits > FLOAT32_SPAN
         # Subclasses that compute something else do all of it themselves.
         self._plain = type(self)._cast is Quantizer._cast
-        #: What the compiled operators need to know; ``None`` for formats that torch operators cast to.
-        self.fused_arguments = fused.arguments(self.fmt) if self._plain else None
         # Whether a frozen binary point was put where float32 cannot scale numbers.
         self._put_far = False
         #: A learned binary point goes as far as this.
         self.learned_range = (-LEARNED_RANGE, max(LEARNED_RANGE, bits + 34))
+        #: What the compiled operators need to know; ``None`` for formats that torch operators cast to.
+        self.fused_arguments = fused.arguments(self.fmt, axis, self.learned_range) if self._plain else None
         #: Set by calibration: values pass uncast, and the observer sees them.
         self.bypass = False
         self.observer: Observer | None = None
