@@ -18,6 +18,7 @@ from torch import nn
 import qfx
 from qfx.formats.data import from_data
 from qfx.formats.rounding import OVERFLOW, ROUNDING
+from qfx.sim import draw_torch_layers
 from qfx.sim.draw_formats import draw_arguments
 
 if TYPE_CHECKING:
@@ -62,17 +63,22 @@ class Drawn(nn.Module):
         return values[-1]
 
 
-def draw_module(rng: Rng, *, every_format: bool = False) -> Description:
+def draw_module(rng: Rng, *, every_format: bool = False, every_layer: bool = False) -> Description:
     """A random description; its module runs in float on a batch of its input shape. With ``every_format`` not
-    only fixed point."""
+    only fixed point, with ``every_layer`` also layers that have no hardware."""
     rank = int(rng.choice([0, 1, 2], p=[0.25, 0.2, 0.55]))
     shape: tuple[int, ...] = (int(rng.integers(1, 13)),)
     if rank:
         shape = (int(rng.integers(1, 5)), *(int(n) for n in rng.integers(3, 9, rank)))
     description: Description = {"input": list(shape), "steps": [], "seed": int(rng.integers(2**31))}
     shapes = [shape]
+    if every_layer and rng.random() < 0.1:
+        ids, first = draw_torch_layers.draw_ids(rng)
+        description |= {"input": list(ids), "ids": first["rows"], "steps": [first]}
+        shapes = [ids, (*ids, first["width"])]
     for _ in range(int(rng.integers(2, 8))):
-        for step in _draw_steps(rng, shapes):
+        layer = every_layer and rng.random() < 0.5
+        for step in [draw_torch_layers.draw_layer(rng, shapes)] if layer else _draw_steps(rng, shapes):
             grown = _try(description, step)
             if grown is None:
                 break
@@ -97,7 +103,8 @@ def train(description: Description) -> QuantizedModel:
     torch.manual_seed(int(description["seed"]))
     shape = description["input"]
     # Values of the size of the first sample decide the input format.
-    data = torch.randn(24, *shape) * 2
+    rows = description.get("ids")
+    data = torch.randint(0, rows, (24, *shape)) if rows else torch.randn(24, *shape) * 2
     q = prepare(description)
     qfx.calibrate(q, [data], progress=False)
     q.train()
@@ -116,8 +123,13 @@ def train(description: Description) -> QuantizedModel:
 def prepare(description: Description) -> QuantizedModel:
     """The prepared, untrained model of a description."""
     module = Drawn(description).eval()
-    example = torch.zeros(2, *description["input"])
+    example = _zeros(description)
     return qfx.prepare(module, example, config(description["config"]))
+
+
+def _zeros(description: Description) -> torch.Tensor:
+    dtype = torch.long if "ids" in description else torch.float32
+    return torch.zeros(2, *description["input"], dtype=dtype)
 
 
 def freeze(q: QuantizedModel) -> Graph:
@@ -291,7 +303,7 @@ def _try(description: Description, step: dict[str, Any]) -> tuple[int, ...] | No
     module = Drawn({**description, "steps": [*description["steps"], step]}).eval()
     try:
         with torch.no_grad():
-            result = module(torch.zeros(2, *description["input"]))
+            result = module(_zeros(description))
     except (RuntimeError, ValueError, IndexError):
         return None
     shape = tuple(result.shape[1:])
@@ -305,6 +317,8 @@ def _try(description: Description, step: dict[str, Any]) -> tuple[int, ...] | No
 def _module(step: dict[str, Any]) -> nn.Module | None:
     """The submodule of a step, for operators spelled as modules."""
     op = step["op"]
+    if op in draw_torch_layers.KINDS:
+        return draw_torch_layers.layer_module(step)
     if op == "linear":
         return nn.Linear(step["in"], step["out"], bias=step["bias"])
     if op == "conv":
@@ -352,6 +366,8 @@ def _apply(step: dict[str, Any], operands: list[torch.Tensor]) -> torch.Tensor:
     """A step spelled as a function, a method or an operator."""
     op, how, x = step["op"], step["how"], operands[0]
     method = how == "method"
+    if op in draw_torch_layers.KINDS:
+        return draw_torch_layers.apply_layer(step, operands)
     if op == "relu":
         return x.relu() if method else F.relu(x)
     if op == "relu6":

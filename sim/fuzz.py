@@ -41,6 +41,7 @@ class _Task:
     load: str = ""
     save: str = ""
     every_format: bool = False
+    every_layer: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ def run(
     seed: int = 1,
     against: Sequence[str] = IMPLEMENTATIONS,
     *,
-    every_format: bool | None = None,
+    every_format: bool = True,
+    every_layer: bool | None = None,
     first: int = 0,
     jobs: int | None = None,
     out_dir: Path | str = "build/fuzz",
@@ -68,8 +70,9 @@ def run(
     Args:
         networks: how many. seed: equal seeds draw equal networks. first: number of the first network.
         against: implementations, as for :func:`qfx.verify`.
-        every_format: draw every number format; default is to do so where nothing but torch is compared, since
-            HLS and RTL cast activations to few of them.
+        every_format: draw every number format, not only fixed point.
+        every_layer: draw also layers that have no hardware; default is to do so where nothing but torch is
+            compared.
         jobs: processes; default is the number of processors.
         out_dir: where failing cases are saved, ``<seed>-<number>.case``.
         shrink_attempts: how many simplifications of a failing case are tried.
@@ -92,8 +95,11 @@ def run(
         verilator.check_tools()
     start = time.monotonic()
     report = _Report()
-    every = chosen == ("torch",) if every_format is None else every_format
-    tasks = [_Task(chosen, seed, first + number, every_format=every) for number in range(networks)]
+    layers = chosen == ("torch",) if every_layer is None else every_layer
+    tasks = [
+        _Task(chosen, seed, first + number, every_format=every_format, every_layer=layers)
+        for number in range(networks)
+    ]
     with Workers(_work, jobs or os.cpu_count() or 1, _TIMEOUT_S) as workers, _Bar(networks, progress) as bar:
         failing: list[tuple[int, dict[str, str]]] = []
         for number, answer in workers.map(tasks):
@@ -140,11 +146,13 @@ def replay(path: Path | str, against: Sequence[str] = IMPLEMENTATIONS) -> dict[s
     }
 
 
-def draw(seed: int, index: int, *, every_format: bool = False) -> Case:
-    """Network `index` of a seed with its inputs and options; with `every_format` not only fixed point. Raises
-    QfxError when what was drawn cannot be prepared or frozen."""
+def draw(seed: int, index: int, *, every_format: bool = False, every_layer: bool = False) -> Case:
+    """Network `index` of a seed with its inputs and options; with `every_format` not only fixed point, with
+    `every_layer` also layers without hardware. Raises QfxError when what was drawn cannot be prepared or
+    frozen."""
     rng = np.random.default_rng([seed, index])
-    case = _draw_torch_case(rng, every_format) if index % 2 == 0 else _draw_graph_case(rng, every_format)
+    make = _draw_torch_case if index % 2 == 0 else _draw_graph_case
+    case = make(rng, every_format, every_layer)
     stalls = {
         "input": float(rng.choice([0.0, 0.2, 0.6])),
         "output": float(rng.choice([0.1, 0.3, 0.7])),
@@ -164,10 +172,10 @@ def draw(seed: int, index: int, *, every_format: bool = False) -> Case:
     return case.replace(simulations=tuple(simulations), hls=hls, rtl=_draw_folding(rng, case))
 
 
-def _draw_torch_case(rng: np.random.Generator, every_format: bool) -> Case:
+def _draw_torch_case(rng: np.random.Generator, every_format: bool, every_layer: bool) -> Case:
     from qfx.sim import draw_torch
 
-    description = draw_torch.draw_module(rng, every_format=every_format)
+    description = draw_torch.draw_module(rng, every_format=every_format, every_layer=every_layer)
     model = draw_torch.train(description)
     graph = draw_torch.freeze(model)
     x = draw_input(rng, graph, SAMPLES)
@@ -177,8 +185,8 @@ def _draw_torch_case(rng: np.random.Generator, every_format: bool) -> Case:
     return Case(graph, x, module=description, state=state)
 
 
-def _draw_graph_case(rng: np.random.Generator, every_format: bool) -> Case:
-    graph = draw_graph(rng, every_format=every_format)
+def _draw_graph_case(rng: np.random.Generator, every_format: bool, every_layer: bool) -> Case:
+    graph = draw_graph(rng, every_format=every_format, every_layer=every_layer)
     return Case(graph, draw_input(rng, graph, SAMPLES))
 
 
@@ -224,7 +232,7 @@ def _work(task: _Task) -> _Answer:
         case = (
             cases.load(task.load)
             if task.load
-            else draw(task.seed, task.index, every_format=task.every_format)
+            else draw(task.seed, task.index, every_format=task.every_format, every_layer=task.every_layer)
         )
     except QfxError as error:
         return _Answer(Outcome(), refused=f"{type(error).__name__}: {error}")

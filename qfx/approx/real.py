@@ -72,6 +72,11 @@ class Real:
         return _DEFINITIONS[self.name]
 
     @property
+    def steep(self) -> bool:
+        """Whether it has a pole or an infinite slope, near which polynomials are far off."""
+        return self.name in ("log", "sqrt", "rsqrt", "reciprocal")
+
+    @property
     def nonnegative(self) -> bool:
         """Whether no value is below 0."""
         return self.definition.nonnegative

@@ -49,6 +49,7 @@ FORMATTED: dict[str, type[QuantModule]] = {
     "constant": QuantConstant,
 }
 Node = torch.fx.Node
+_MOVES = ("reshape", "transpose", "slice", "repeat")
 
 
 class Sketch:
@@ -62,6 +63,7 @@ class Sketch:
         self.context = context
         self.operations: list[Operation] = []
         self._prefix = ""
+        self._exact: set[Node] = set()
 
     def expansion(self, result: Any) -> Expansion:
         """What the reader returns."""
@@ -75,6 +77,7 @@ class Sketch:
         """A sketch that writes to the same list, with a prefix to every name."""
         inner = Sketch(self.context)
         inner.operations, inner._prefix = self.operations, self._prefix + prefix + "."
+        inner._exact = self._exact
         return inner
 
     def put(
@@ -86,13 +89,17 @@ class Sketch:
         name: str,
         **options: Any,
     ) -> Node:
-        """One operation of any kind with a result of a size."""
+        """One operation of any kind with a result of a size; moves of exact results are exact."""
         if not 1 <= len(size) <= 3:
             raise Refusal(f"its {name} would have {len(size)} axes besides the batch; 1 to 3 are supported")
         # A node of a graph of its own: everything that is known of it stands in the dictionaries of Traced.
         node = torch.fx.Graph().placeholder(name or kind)
         self.context.traced.sizes[node] = size
         self.context.traced.dynamic.add(node)
+        if kind in _MOVES and operands[0] in self._exact and "share" not in options:
+            options["exact"] = True
+        if options.get("exact"):
+            self._exact.add(node)
         path = f"{self._prefix}{name}".strip(".")
         self.operations.append(Operation(kind, operands, attributes, node, path, **options))
         return node

@@ -238,23 +238,20 @@ def read_node(traced: Traced, node: torch.fx.Node) -> Operation | torch.fx.Node 
 
 
 _ADVICE = {
-    "Softmax": "leave it out of the model: the largest logit is the same",
     "LogSoftmax": "leave it out of the model and train with cross_entropy",
-    "Sigmoid": "leave it out at the end of a model and train with binary_cross_entropy_with_logits",
-    "GELU": "use ReLU",
-    "SiLU": "use ReLU or ReLU6",
-    "Hardswish": "use ReLU6",
-    "ELU": "use LeakyReLU",
-    "PReLU": "use LeakyReLU",
-    "Tanh": "use Hardtanh",
-    "LayerNorm": "use BatchNorm",
-    "GroupNorm": "use BatchNorm",
-    "InstanceNorm2d": "use BatchNorm2d",
+    "Hardshrink": "use ReLU",
+    "Softshrink": "use ReLU",
+    "Threshold": "use ReLU",
+    "RReLU": "use LeakyReLU",
     "SyncBatchNorm": "convert it to BatchNorm2d before prepare",
-    "matmul": "use nn.Linear for a product with weights",
-    "chunk": "use one layer per part",
-    "split": "use one layer per part",
-    "getitem": "slicing is not supported: use one layer per part",
+    "BatchNorm3d": "use two spatial axes",
+    "Conv3d": "use Conv2d",
+    "LSTMCell": "use nn.LSTM, which is unrolled in time",
+    "GRUCell": "use nn.GRU, which is unrolled in time",
+    "einsum": "use matmul",
+    "topk": "keep it outside the prepared model",
+    "argmax": "keep it outside the prepared model: the largest output is the same",
+    "cumsum": "use matmul with a triangular matrix",
 }
 
 

@@ -13,6 +13,7 @@ import torch.fx
 from torch import nn
 
 from qfx.approx.piecewise import MAX_BITS
+from qfx.approx.table import MAX_ENTRIES
 from qfx.errors import QfxError, UnsupportedError
 from qfx.formats.base import Format
 from qfx.formats.binary import Binary
@@ -23,11 +24,12 @@ from qfx.learn.fold import fold_batch_norms
 from qfx.learn.layers import FORMATTED, MODULES
 from qfx.learn.model import QuantizedModel, Step
 from qfx.learn.operations import Operation, read
+from qfx.learn.simplify import simplify
 from qfx.learn.trace import Traced, trace
 from qfx.learn.width import cast_quantizer, input_quantizer, learn_constants
 from qfx.nn.affine import QuantAffine, QuantBatchNorm
-from qfx.nn.constant import significant_bits
 from qfx.nn.arrays import QuantConstant, QuantEmbedding
+from qfx.nn.constant import significant_bits
 from qfx.nn.elementwise import QuantBinary, QuantClip, QuantConcat, QuantLeakyReLU, QuantReLU
 from qfx.nn.function import QuantFunction, QuantInverseRoot
 from qfx.nn.module import Again, QuantModule
@@ -38,6 +40,8 @@ from qfx.nn.weighted import QuantConv, QuantLinear
 
 #: Bits of the fixed-point number that a block format takes its scale from.
 BLOCK_OPERAND_WIDTH = 16
+#: Bits of an operand whose codes all have an entry in a table.
+_TABLE_BITS = MAX_ENTRIES.bit_length() - 2
 _ACTIVATIONS = ("relu", "leaky_relu", "clip")
 _TRANSPARENT = (
     "relu", "max_pool", "reshape", "transpose", "slice", "repeat", "insert_zeros", "reduce_max",
@@ -108,7 +112,7 @@ class _Builder:
         for operation in operations:
             operation.operands = [_resolved(n, aliases) for n in operation.operands]
         output = _resolved(traced.output, aliases)
-        self.operations, self.output = _live(operations, output)
+        self.operations, self.output = simplify(*_live(operations, output), traced.sizes)
         if config.batch_norm == "fold":
             self.operations, self.output = fold_batch_norms(self.operations, self.output)
         self.users: Counter[torch.fx.Node] = Counter(n for o in self.operations for n in o.operands)
@@ -252,7 +256,8 @@ class _Builder:
     def _narrow(self, o: Operation) -> None:
         """Cast the operand of a function to fixed point where a table or polynomials could not take it."""
         value = self.values[o.operands[0]]
-        width = narrow_width(self._operand_format(value.step), self.config.activation)
+        steep = o.attributes["function"].steep
+        width = narrow_width(self._operand_format(value.step), self.config.activation, steep)
         if width is None:
             return
         quantizer = Quantizer(FixedPoint(width, signed=not value.nonnegative), axis=1)
@@ -370,19 +375,21 @@ class _Builder:
         return module
 
 
-def narrow_width(fmt: Format | None, activation: Format) -> int | None:
+def narrow_width(fmt: Format | None, activation: Format, steep: bool) -> int | None:
     """Bits to which the operand of a function must be cast, or ``None`` when it can stay as it is.
 
     Args:
         fmt: what it was cast to; ``None`` for the exact result of an operator on activations.
         activation: the config's format.
+        steep: whether the function needs a table: it has a pole, where polynomials are far off.
     """
     if fmt is None:
         fmt = replace(activation, width=activation.width + 1) if isinstance(activation, FixedPoint) else None
     if isinstance(fmt, FixedPoint):
-        return None if fmt.width < MAX_BITS else MAX_BITS - 1
+        most = _TABLE_BITS if steep else MAX_BITS - 1
+        return None if fmt.width <= most else most
     listed = fmt is not None and fmt.has_point and not fmt.per_channel and fmt.width <= 12
-    return None if listed and hasattr(fmt, "values") else 14
+    return None if listed and hasattr(fmt, "values") else _TABLE_BITS
 
 
 def _check_channels(where: str, fmt: Format, channels: int) -> None:

@@ -44,8 +44,9 @@ def softmax(s: Sketch, x: Node, axis: int, name: str, allowed: torch.Tensor | No
         candidates = s.binary("add", x, s.like(constant, x), "masked", exact=True)
     largest = s.like(s.reduce("reduce_max", candidates, (axis,), "max", exact=True), x)
     distance = s.binary("sub", largest, x, "distance", exact=True)
-    # Never negative where it matters: this changes nothing but what is known of it.
-    distance = s.relu(distance, "distance", exact=True)
+    # Not negative where it counts, and exp(-31) is 0 in every format: the table need not go on.
+    limits = {"low": 0.0, "high": _FARTHEST}
+    distance = s.put("clip", [distance], limits, s.size(x), "distance", exact=True)
     e = s.function(distance, Real("exp_negative"), "exp", format=wider(4, signed=False, integer_bits=1))
     if allowed is not None:
         keep = s.constant(allowed.float(), "keep", FixedPoint(1, 0, signed=False))
@@ -55,6 +56,8 @@ def softmax(s: Sketch, x: Node, axis: int, name: str, allowed: torch.Tensor | No
     return s.binary("mul", e, s.like(inverse, e), name)
 
 
+#: Distances from the largest number beyond this are as good as infinite.
+_FARTHEST = 31.0
 #: A masked number is ``2**_FAR`` less than it was: beyond every activation.
 _FAR = 14
 

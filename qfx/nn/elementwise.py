@@ -82,9 +82,10 @@ class QuantClip(QuantModule):
         (x,) = operands
         fracs = np.maximum(x.fracs, self.bound_frac)
         largest = max(abs(b) for b in (self.low, self.high) if b is not None)
-        return Bound(
-            x.shape, fracs, np.maximum(x.scaled(fracs), np.ldexp(float(largest), fracs - self.bound_frac))
-        )
+        limit = np.ldexp(float(largest), fracs - self.bound_frac)
+        inside = self.low is not None and self.high is not None and self.low <= 0 <= self.high
+        combine = np.minimum if inside else np.maximum
+        return Bound(x.shape, fracs, combine(x.scaled(fracs), limit))
 
     def emit(self, builder: GraphBuilder, inputs: tuple[str, ...], path: str) -> str:
         return builder.add(ops.Clip(self.low, self.high, self.bound_frac), inputs, path)
