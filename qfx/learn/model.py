@@ -52,7 +52,7 @@ class QuantizedModel(torch.nn.Module):
         super().__init__()
         self._qfx_steps: tuple[Step, ...] = ()
         self._qfx_plan: tuple[Any, Plan] | None = None
-        self._qfx_calls: tuple[tuple[Step, ...], list[training.Call]] | None = None
+        self._qfx_calls: list[training.Call] | None = None
 
     # -- structure -------------------------------------------------------------------------------------------
 
@@ -94,9 +94,9 @@ class QuantizedModel(torch.nn.Module):
             return self._qfx_execute(x, plan)
 
     def _qfx_train(self, x: torch.Tensor) -> torch.Tensor:
-        if self._qfx_calls is None or self._qfx_calls[0] is not self._qfx_steps:
-            self._qfx_calls = (self._qfx_steps, training.calls(self))
-        return training.run(self._qfx_calls[1], x)
+        if self._qfx_calls is None:
+            self._qfx_calls = training.calls(self)
+        return training.run(self._qfx_calls, x)
 
     def _qfx_execute(self, x: torch.Tensor, plan: Plan | None) -> torch.Tensor:
         last_use = {i: n for n, step in enumerate(self._qfx_steps) for i in step.inputs}
@@ -168,6 +168,11 @@ class QuantizedModel(torch.nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_qfx_plan": None, "_qfx_calls": None}
+
+    def _replicate_for_data_parallel(self) -> QuantizedModel:
+        replica: QuantizedModel = super()._replicate_for_data_parallel()
+        replica._qfx_plan = replica._qfx_calls = None
+        return replica
 
 
 class naming:  # noqa: N801  (reads as a word where it is used)

@@ -131,7 +131,7 @@ std::tuple<Tensor, Tensor, Tensor> cast_forward(const Tensor& given, const Tenso
                 " binary points for a tensor of shape ", x.sizes(), ", axis ", f.axis);
     double elements = double(n) / double(channels);
     if (f.axis == 1 && x.dim() > 0) elements /= double(std::max<int64_t>(1, x.size(0)));
-    Tensor points = points_of(start, shift, rms, f, frozen, elements);
+    Tensor points = points_of(start, shift, rms, f, frozen, std::max(1.0, elements));
     Tensor y = at::empty_like(x), codes = codes_like(x, save);
     const qfx::Format kernel{float(f.low),       float(f.high),  float(f.pass_low),       float(f.pass_high),
                              float(f.dense), f.mantissa,     relu ? 0.0f : -INFINITY};

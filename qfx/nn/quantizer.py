@@ -287,7 +287,7 @@ class Quantizer(QuantModule):
         elements = x.numel() / self.channels
         if self.axis == 1:
             elements /= max(1, x.shape[0])
-        gain = self.gain(elements) if learned else 0.0
+        gain = self.gain(max(1.0, elements)) if learned else 0.0
         if self.estimator == "clipped" or (self.estimator in RANDOM and not self.training):
             return FakeQuantize.apply(x, self.shift, scale, self.fmt, gain)
         return Estimate.apply(x, self.shift, scale, self.fmt, gain, self.estimator)
