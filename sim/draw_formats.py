@@ -6,11 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from qfx.formats import FixedPoint, Format, Minifloat
-from qfx.formats.binary import Binary
-from qfx.formats.block import Block
+from qfx.formats import FixedPoint, Format
 from qfx.formats.data import from_data
-from qfx.formats.khot import KHot
 from qfx.formats.rounding import ROUNDING
 
 Rng = np.random.Generator

@@ -23,9 +23,7 @@ def fuzz(
     seed: Annotated[int, typer.Option("--seed", help="Seed; equal seeds draw equal networks.")] = 1,
     against: Against = "torch,hls,rtl",
     replay: Annotated[Path | None, typer.Option("--replay", help="Run a saved failing case again.")] = None,
-    formats: Annotated[
-        str, typer.Option("--formats", help="fixed, all, or auto: all when only torch is compared.")
-    ] = "auto",
+    formats: Annotated[str, typer.Option("--formats", help="all, or fixed: fixed point only.")] = "all",
     out: Out = Path("build/fuzz"),
     json: AsJson = False,
 ) -> None:
@@ -33,7 +31,7 @@ def fuzz(
     import qfx.sim.fuzz
 
     chosen = names(against)
-    every = {"auto": None, "all": True, "fixed": False}
+    every = {"all": True, "fixed": False}
     if formats not in every:
         raise QfxError(f"--formats {formats!r}: supported are {', '.join(every)}")
     if replay is not None:

@@ -243,12 +243,11 @@ def _fusible(graph: Graph, node: Node) -> list[Node] | None:
             return [*chain, user] if user is not None and isinstance(user.op, ops.MaxPool) else chain
         if user is None:
             return None
-        if isinstance(user.op, ops.Relu | ops.Clip) and len(chain) == 1:
-            chain.append(user)
-        elif isinstance(user.op, ops.Cast) and isinstance(user.op.format, FixedPoint):
-            chain.append(user)
-        else:
+        activation = isinstance(user.op, ops.Relu | ops.Clip) and len(chain) == 1
+        cast = isinstance(user.op, ops.Cast) and isinstance(user.op.format, FixedPoint)
+        if not activation and not cast:
             return None
+        chain.append(user)
 
 
 def _fused_step(graph: Graph, chain: Sequence[Node]) -> Step | None:
