@@ -43,8 +43,8 @@ def exact_float32() -> Iterator[None]:
 
 
 def _changes() -> list[tuple[Callable[[], Any], Callable[[Any], Any], Any]]:
-    """What must be set, as (getter, setter, value); reading is cheap, and a setting that is harmless already is
-    left alone: setting them all costs as much as a small layer."""
+    """What must be set, as (getter, setter, value). Reading is cheap; a setting that is harmless already is
+    left alone, since setting them all costs as much as a small layer."""
     backends: Any = torch.backends
     places = [backends.mkldnn.conv, backends.mkldnn.matmul]
     changes: list[tuple[Callable[[], Any], Callable[[Any], Any], Any]] = []

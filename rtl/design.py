@@ -153,8 +153,8 @@ class Design:
         wires: the graph nodes that became no hardware, and why.
         estimate: LUT, FF, DSP and BRAM18 by :mod:`qfx.rtl.estimate`.
         architecture: ``"stream"`` (folded kernels of ``rtl/kernels``) or ``"parallel"`` (unrolled, one vector
-            per cycle: docs/parallel.md). In a parallel design each of ``kernels`` is a module of its own, without
-            parameters, and streams between them move with the one valid bit of their stage.
+            per cycle: docs/parallel.md). In a parallel design each of ``kernels`` is a module of its own,
+            without parameters, and streams between them move with the one valid bit of their stage.
     """
 
     graph: Graph

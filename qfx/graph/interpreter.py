@@ -231,7 +231,7 @@ def _cast_in_float(fmt: Format, points: tuple[int, ...]) -> bool:
 
 
 def _fusible(graph: Graph, node: Node) -> list[Node] | None:
-    """``[linear or conv, (relu or clip,) cast, (max_pool)]`` where nothing else looks at the tensors in between."""
+    """``[linear or conv, (relu or clip,) cast, (max_pool)]`` where nobody else sees what is in between."""
     if not isinstance(node.op, ops.Weighted):
         return None
     chain = [node]
@@ -280,7 +280,7 @@ def _fused_step(graph: Graph, chain: Sequence[Node]) -> Step | None:
 
 
 def _bounds(graph: Graph, node: Node, fmt: FixedPoint, ndim: int, dtype: torch.dtype) -> tuple[Any, Any]:
-    """Range of a cast's codes behind a relu or clip: as all three are monotonic, the bounds are cast alone."""
+    """Range of a cast's codes behind a relu or clip: all are monotonic, so the bounds are cast alone."""
     (x,) = graph.operands(node)
     low, high = fmt.code_min, fmt.code_max
     if isinstance(node.op, ops.Relu):
