@@ -1,7 +1,9 @@
 """From an ordinary torch module to the frozen integer graph: configure, prepare, calibrate, train, freeze."""
 
 from qfx.learn.calibrate import calibrate
+from qfx.learn.checkpoint import load_checkpoint, save_checkpoint
 from qfx.learn.config import Config
+from qfx.learn.distributed import average_points, points
 from qfx.learn.freeze import freeze
 from qfx.learn.front import Front, front
 from qfx.learn.groups import freeze_points, parameter_groups, quantizers
@@ -19,13 +21,17 @@ __all__ = [
     "ResourceLoss",
     "ResourceModel",
     "Widths",
+    "average_points",
     "calibrate",
     "freeze",
     "freeze_points",
     "front",
+    "load_checkpoint",
     "parameter_groups",
+    "points",
     "prepare",
     "quantizers",
     "resource_loss",
+    "save_checkpoint",
     "widths",
 ]
