@@ -307,7 +307,7 @@ def _try(description: Description, step: dict[str, Any]) -> tuple[int, ...] | No
     except (RuntimeError, ValueError, IndexError):
         return None
     shape = tuple(result.shape[1:])
-    return shape if 1 <= len(shape) <= 3 and int(np.prod(shape)) <= _MAX_ELEMENTS else None
+    return shape if 1 <= len(shape) <= 3 and 1 <= int(np.prod(shape)) <= _MAX_ELEMENTS else None
 
 
 # -- building

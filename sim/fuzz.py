@@ -169,7 +169,8 @@ def draw(seed: int, index: int, *, every_format: bool = False, every_layer: bool
         hls["backend"] = "Vivado"
     if rng.random() < 0.25:
         hls |= {"strategy": "Resource", "reuse_factor": int(rng.choice([1, 2, 4]))}
-    return case.replace(simulations=tuple(simulations), hls=hls, rtl=_draw_folding(rng, case))
+    rtl = {} if every_layer else _draw_folding(rng, case)
+    return case.replace(simulations=tuple(simulations), hls=hls, rtl=rtl)
 
 
 def _draw_torch_case(rng: np.random.Generator, every_format: bool, every_layer: bool) -> Case:

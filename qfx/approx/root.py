@@ -16,8 +16,8 @@ class Roots:
     """Values for ``m = 2**-bits * M``, ``M`` an integer from ``2**bits`` to ``2**(bits + root) - 1``.
 
     With ``u = M - 2**bits`` the segment is ``u >> shift``, and ``t = u & (2**shift - 1)`` the place in it.
-    The value, an integer with binary point ``frac``, is ``sum_k coefficients[segment, k] * t**k`` rounded down by
-    ``guard`` bits.
+    The value, an integer with binary point ``frac``, is ``sum_k coefficients[segment, k] * t**k`` rounded
+    down by ``guard`` bits.
 
     Attributes:
         root: 1 for ``1/x``, 2 for ``1/sqrt(x)``.

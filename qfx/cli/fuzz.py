@@ -24,6 +24,10 @@ def fuzz(
     against: Against = "torch,hls,rtl",
     replay: Annotated[Path | None, typer.Option("--replay", help="Run a saved failing case again.")] = None,
     formats: Annotated[str, typer.Option("--formats", help="all, or fixed: fixed point only.")] = "all",
+    layers: Annotated[
+        str,
+        typer.Option("--layers", help="hardware, all, or auto: all when only torch is compared."),
+    ] = "auto",
     out: Out = Path("build/fuzz"),
     json: AsJson = False,
 ) -> None:
@@ -34,10 +38,20 @@ def fuzz(
     every = {"all": True, "fixed": False}
     if formats not in every:
         raise QfxError(f"--formats {formats!r}: supported are {', '.join(every)}")
+    every_layer = {"auto": None, "all": True, "hardware": False}
+    if layers not in every_layer:
+        raise QfxError(f"--layers {layers!r}: supported are {', '.join(every_layer)}")
     if replay is not None:
         report = qfx.sim.fuzz.replay(replay, against=chosen)
     else:
-        report = qfx.sim.fuzz.run(networks, seed, against=chosen, every_format=every[formats], out_dir=out)
+        report = qfx.sim.fuzz.run(
+            networks,
+            seed,
+            against=chosen,
+            every_format=every[formats],
+            every_layer=every_layer[layers],
+            out_dir=out,
+        )
     if json:
         print_json(report)
         raise typer.Exit(1 if report["mismatches"] else 0)

@@ -238,7 +238,9 @@ class _Builder:
             known = self._casts.setdefault(share, quantizer)
             quantizer = quantizer if known is quantizer else Again(known)
         step = self._append(quantizer, f"{target}.output", (source,), path)
-        self.values[node] = _Value(step, False, value.nonnegative or not fmt.signed, (path,))
+        # What wraps around may come out below 0.
+        stays = value.nonnegative and "WRAP" not in getattr(fmt, "overflow", "")
+        self.values[node] = _Value(step, False, stays or not fmt.signed, (path,))
 
     def _input_format(self) -> Format:
         """Codes that are looked up are whole numbers, as many as the table has rows, whatever the format of

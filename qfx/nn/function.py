@@ -25,8 +25,10 @@ from qfx.nn.module import Exact, QuantModule
 ENTRY_BITS = 24
 #: Fraction bits that entries keep however large the function becomes ...
 _LEAST_FRAC = 17
-#: ... and values beyond this power of two saturate, at poles and in exponentials.
+#: ... and values beyond this power of two that are larger than twice any argument saturate: at poles and in
+#: exponentials.
 _MOST_INTEGER_BITS = 14
+_FINITE = 2.0**40
 #: Bits that the result of polynomials has beyond the operand's.
 _EXTRA_BITS = 3
 
@@ -89,14 +91,16 @@ class QuantFunction(QuantModule):
 
     def forward(self, x: torch.Tensor, exact: Exact | None = None) -> torch.Tensor:  # type: ignore[override]
         if exact is None:
-            return self.function.torch(x)
+            y = self.function.torch(x)
+            # At a pole the cast behind saturates, but its gradient would be 0 times infinity.
+            return y.clamp(-_FINITE, _FINITE) if self.training else y
         with torch.no_grad():
             y = self._exact(x.double()).to(exact.dtype)
         if not (torch.is_grad_enabled() and x.requires_grad):
             return y
-        real = self.function.torch(x).to(exact.dtype)
+        real = self.function.torch(x).clamp(-_FINITE, _FINITE).to(exact.dtype)
         # Exact: a finite number minus itself is 0.
-        return y + (real - real.detach()).nan_to_num(0.0)
+        return y + (real - real.detach())
 
     def _exact(self, x: torch.Tensor) -> torch.Tensor:
         """float64 values on the grid of the entries."""
@@ -157,11 +161,9 @@ def entry_format(function: Real, x: np.ndarray, bits: int) -> FixedPoint:
     they are large."""
     values = np.abs(function.float64(x))
     values = values[np.isfinite(values)]
-    largest = float(values.max()) if values.size else 0.0
-    integer_bits = math.frexp(largest)[1] if largest > 0 else 0
-    if not np.isfinite(function.float64(x)).all() or integer_bits > _MOST_INTEGER_BITS:
-        integer_bits = max(integer_bits, 1)
-    integer_bits = min(integer_bits, _MOST_INTEGER_BITS)
+    integer_bits = math.frexp(float(values.max()))[1] if values.size and values.max() > 0 else 0
+    reach = math.frexp(float(np.abs(x).max()))[1] + 1 if x.size else 0
+    integer_bits = min(integer_bits, max(_MOST_INTEGER_BITS, reach))
     frac = bits - 1 - integer_bits
     width = bits
     if frac < _LEAST_FRAC and bits == ENTRY_BITS:

@@ -75,7 +75,8 @@ def nearest(value) -> int:
 
 def result_format(name: str, width: int) -> FixedPoint:
     unsigned = Real(name).nonnegative
-    integer_bits = {"exp": 5, "exp_negative": 5, "reciprocal": 4, "rsqrt": 3, "softplus": 4, "abs": 4, "sqrt": 2}.get(name, 2)
+    bits = {"exp": 5, "exp_negative": 5, "reciprocal": 4, "rsqrt": 3, "softplus": 4, "abs": 4}
+    integer_bits = bits.get(name, 2)
     return FixedPoint(width, width - integer_bits, signed=not unsigned)
 
 
@@ -141,7 +142,7 @@ def check_pieces(name: str, frac: int, low: int, high: int, fmt: FixedPoint, deg
 
 @pytest.mark.parametrize("name", NAMES)
 def test_polynomials_state_their_error(name) -> None:
-    check_pieces(name, 9, -(1 << 11), (1 << 11) - 1, result_format(name, 14))
+    check_pieces(name, 7, -(1 << 9), (1 << 9) - 1, result_format(name, 14))
 
 
 @pytest.mark.parametrize("degree", [0, 1, 2])
@@ -162,7 +163,7 @@ def test_polynomials_of_16_bits_are_within_an_lsb(name) -> None:
     assert len(made.coefficients) <= 256
 
 
-@pytest.mark.parametrize("bits", [1, 5, 10, 11, 12])
+@pytest.mark.parametrize("bits", [1, 5, 8, 9, 11])
 @pytest.mark.parametrize("root, factor", [(1, 1.0), (2, 1.0), (2, 2.8284271247461903)])
 def test_roots_state_their_error(root, factor, bits) -> None:
     """Relative, over all real numbers: at both ends of every step, where it is largest."""

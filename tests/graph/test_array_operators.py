@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from qfx.graph import OPS, Graph
+from qfx.errors import QfxError, UnsupportedError
+from qfx.formats import FixedPoint
+from qfx.graph import OPS, Graph, GraphBuilder, arrays, functions, ops
 from qfx.graph.file import load
 from qfx.graph.interpreter import Interpreter
 from qfx.graph.prune import prune
@@ -84,3 +86,55 @@ def test_a_pruned_graph_computes_the_same(seed: int) -> None:
     graph, x = drawn(seed)
     dead = with_dead_channels(np.random.default_rng(seed), graph)
     np.testing.assert_array_equal(prune(dead).run(x), dead.run(x))
+
+
+def test_backends_refuse_them_by_path_and_say_what_to_do(tmp_path: Path) -> None:
+    import qfx
+
+    builder = GraphBuilder()
+    x = builder.add(ops.Input((4,), FixedPoint(3, 1)), path="input")
+    entries = np.arange(8, dtype=np.int64)
+    y = builder.add(functions.Table(1, FixedPoint(4, 0), -4, None, entries), [x], "net.gelu")
+    graph = builder.build(builder.add(arrays.Slice((0,), (2,), (1,)), [y], "net.first"))
+    with pytest.raises(UnsupportedError, match=r"net.gelu .*operator table .*\n.*net.first .*operator slice"):
+        qfx.hls.convert(graph, tmp_path / "hls")
+    for options in ({}, {"architecture": "parallel"}):
+        with pytest.raises(UnsupportedError, match="net.gelu .*table"):
+            qfx.rtl.generate(graph, tmp_path / "rtl", **options)
+
+
+def test_wrong_attributes_are_refused() -> None:
+    builder = GraphBuilder()
+    x = builder.add(ops.Input((4, 3), FixedPoint(3, (1, 0, 1, 2))))
+    fine = FixedPoint(4, 0)
+    eight = np.arange(8, dtype=np.int64)
+    coefficients = np.ones((4, 2), dtype=np.int64)
+    roots = np.ones((16, 1), dtype=np.int64)
+    for op, message in (
+        (functions.Table(1, fine, -4, None, eight), "finer than the function"),
+        (functions.Table(2, fine, -4, None, eight), "beyond the table"),
+        (functions.Table(2, FixedPoint(3, 0), -16, None, np.arange(32)), "not a number of"),
+        (
+            functions.Table(2, FixedPoint(4, (0, 1, 2, 3)), -16, None, np.zeros(32, np.int64)),
+            "one binary point",
+        ),
+        (functions.Table(2, fine, 0, eight, eight), "format with gaps"),
+        (functions.Piecewise(2, fine, -16, 2, coefficients, (0,)), "binary points"),
+        (functions.Piecewise(2, fine, -16, 2, coefficients, (0, 2)), "must lie in the segments"),
+        (functions.InverseRoot(3, 4, 0, roots, 0, 4, 0, 1), "root 1 or 2"),
+        (functions.InverseRoot(2, 4, 0, roots, 0, 4, 0, 1), "coefficients of shape"),
+        (functions.InverseRoot(1, 4, 0, -roots, 0, 4, 0, 1), "negative values"),
+        (functions.InverseRoot(1, 4, 0, roots, 0, 4, -1, 1), "offset -1"),
+        (arrays.ReduceSum((1, 0)), "axes"),
+        (arrays.ReduceMax((2,)), "axes"),
+        (arrays.Repeat((1,)), "times"),
+        (arrays.Slice((0, 0), (4, 4), (1, 1)), "slice"),
+        (arrays.InsertZeros((0,)), "factors"),
+        (arrays.Gather(np.zeros((3, 2), np.int64), fine), "whole numbers"),
+    ):
+        with pytest.raises(QfxError, match=message):
+            builder.add(op, [x])
+    with pytest.raises(QfxError, match="matmul"):
+        builder.add(arrays.MatMul(), [x, x])
+    with pytest.raises(QfxError, match="axes are supported"):
+        builder.add(arrays.Constant(np.zeros((1, 1, 1, 1), np.int64), fine))

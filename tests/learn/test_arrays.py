@@ -6,16 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tests.learn.base import CONFIGS, LayerTest
-
-SOME = {name: CONFIGS[name] for name in ("narrow", "truncated", "wide")}
+from tests.learn.test_attention import Layer
 
 
-class TestTokens(LayerTest):
+class TestTokens(Layer):
     """Linear on (tokens, features), twice the same, and on three axes."""
 
     shape = (4, 6)
-    configs = SOME
 
     def model(self) -> nn.Module:
         class Model(nn.Module):
@@ -32,9 +29,8 @@ class TestTokens(LayerTest):
         return Model()
 
 
-class TestParts(LayerTest):
+class TestParts(Layer):
     shape = (4, 6)
-    configs = SOME
 
     def model(self) -> nn.Module:
         class Model(nn.Module):
@@ -59,9 +55,8 @@ class TestParts(LayerTest):
         return Model()
 
 
-class TestProducts(LayerTest):
+class TestProducts(Layer):
     shape = (4, 6)
-    configs = SOME
     tolerance = 6e-3
 
     def model(self) -> nn.Module:
@@ -80,9 +75,8 @@ class TestProducts(LayerTest):
         return Model()
 
 
-class TestUpsampling(LayerTest):
+class TestUpsampling(Layer):
     shape = (4, 3, 2)
-    configs = SOME
 
     def model(self) -> nn.Module:
         return nn.Sequential(
@@ -91,7 +85,7 @@ class TestUpsampling(LayerTest):
         )  # fmt: skip
 
 
-class TestTransposedConvolution(LayerTest):
+class TestTransposedConvolution(Layer):
     shape = (4, 3, 4)
 
     def model(self) -> nn.Module:
@@ -102,9 +96,8 @@ class TestTransposedConvolution(LayerTest):
         )  # fmt: skip
 
 
-class TestEmbedding(LayerTest):
+class TestEmbedding(Layer):
     shape = (5,)
-    configs = SOME
 
     def model(self) -> nn.Module:
         return nn.Sequential(

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tests.learn.base import LayerTest
+from tests.learn.test_attention import Layer
 
 
-class TestActivations(LayerTest):
+class TestActivations(Layer):
     shape = (6,)
     tolerance = 4e-3
 
@@ -20,15 +20,15 @@ class TestActivations(LayerTest):
         )  # fmt: skip
 
 
-class TestMoreActivations(LayerTest):
+class TestMoreActivations(Layer):
     shape = (3, 4, 4)
     tolerance = 4e-3
 
     def model(self) -> nn.Module:
         return nn.Sequential(
-            nn.Conv2d(3, 4, 3, padding=1), nn.Hardswish(), nn.Conv2d(4, 3, 1), nn.Hardsigmoid(), nn.MaxPool2d(2),
-            nn.ELU(0.7), nn.Conv2d(3, 3, 1), nn.Softplus(), nn.CELU(1.5), nn.SELU(), nn.Mish(), nn.Softsign(),
-            nn.LogSigmoid(), nn.PReLU(),
+            nn.Conv2d(3, 4, 3, padding=1), nn.Hardswish(), nn.Conv2d(4, 3, 1), nn.Hardsigmoid(),
+            nn.MaxPool2d(2), nn.ELU(0.7), nn.Conv2d(3, 3, 1), nn.Softplus(), nn.CELU(1.5), nn.SELU(),
+            nn.Mish(), nn.Softsign(), nn.LogSigmoid(), nn.PReLU(),
         )  # fmt: skip
 
 
@@ -45,7 +45,7 @@ class _Spelled(nn.Module):
         return b + c * F.elu(x, alpha=0.5) + torch.erf(x) + x.sin() * torch.cos(x)
 
 
-class TestSpellings(LayerTest):
+class TestSpellings(Layer):
     shape = (5,)
     tolerance = 4e-3
 
