@@ -23,11 +23,9 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-
-# The profiler reports every start and stop on stderr otherwise; read when torch is imported.
-os.environ.setdefault("KINETO_LOG_LEVEL", "5")
 
 import torch
 import torch.nn.functional as F
@@ -174,7 +172,7 @@ class Side:
         """Bytes at the peak of a step."""
         self.optimizer.zero_grad()
         cpu = [torch.profiler.ProfilerActivity.CPU]
-        with torch.profiler.profile(activities=cpu, profile_memory=True) as profile:
+        with _quiet(), torch.profiler.profile(activities=cpu, profile_memory=True) as profile:
             self.step()
         events = [
             e for e in _tree(profile.profiler.kineto_results.experimental_event_tree()) if _allocates(e)
@@ -184,6 +182,19 @@ class Side:
             live += event.extra_fields.alloc_size
             peak = max(peak, live)
         return self.resident() + peak
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what libraries print on stderr; torch's profiler reports every start and stop."""
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _tree(events: Any) -> Iterator[Any]:

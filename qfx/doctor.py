@@ -110,6 +110,7 @@ def check() -> list[Check]:
         *_check_packages(),
         _check_libpython(),
         _check_headers(),
+        _check_fused(),
         _check_verilator(),
         _check_yosys(),
         *(_check_tool(tool) for tool in TOOLS.values() if not tool.required),
@@ -241,6 +242,17 @@ def _check_headers() -> Check:
     if header is None or not header.is_file():
         return Check(name, False, "not found in hls4ml", purpose, True, _pip("'hls4ml>=1.3,<1.4'"))
     return Check(name, True, "in hls4ml", purpose, True)
+
+
+def _check_fused() -> Check:
+    name, purpose = "fused quantizer", "training at nearly float speed; plain torch operators otherwise"
+    if importlib.util.find_spec("torch") is None:
+        return Check(name, False, "torch is not installed", purpose, False, _pip("torch"))
+    from qfx.nn import fused_build
+
+    ok, found = fused_build.status()
+    advice = f"unset {fused_build.SWITCH}" if fused_build.switched_off() else TOOLS["g++"].fix
+    return Check(name, ok, found, purpose, False, "" if ok else advice)
 
 
 def _starts(name: str, purpose: str, command: Sequence[str], fix: str, timeout_s: float) -> Check:

@@ -27,8 +27,8 @@ def save_checkpoint(
     """Write everything that training needs to go on: weights and binary points, which quantizers are frozen,
     the parts given, and the state of all random generators.
 
-    The file appears at once or not at all: a process that is killed while writing leaves the former one. It is
-    a plain ``torch.save`` of tensors, numbers and strings.
+    The file appears at once or not at all: a process that is killed while writing leaves the former one. It
+    is a plain ``torch.save`` of tensors, numbers and strings.
 
     Args:
         path: of the file; an existing one is replaced.

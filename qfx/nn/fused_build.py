@@ -41,7 +41,7 @@ def load() -> str | None:
         ``None`` when they are; otherwise why not, in a few words. Warns once in that case, unless it was
         asked for.
     """
-    if os.environ.get(SWITCH, "1") == "0":
+    if switched_off():
         return f"switched off ({SWITCH}=0)"
     try:
         torch.ops.load_library(str(_built()))
@@ -54,6 +54,11 @@ def load() -> str | None:
         )
         return str(error).splitlines()[0]
     return None
+
+
+def switched_off() -> bool:
+    """Whether the environment says that torch operators are to do everything."""
+    return os.environ.get(SWITCH, "1") == "0"
 
 
 def status() -> tuple[bool, str]:

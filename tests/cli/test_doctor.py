@@ -105,4 +105,5 @@ def test_everything_is_here() -> None:
     assert (done.returncode, report["ok"], missing) == (0, True, [])
     names = {check["name"] for check in report["checks"]}
     assert names >= {"python", "perl", "make", "g++", "torch", "libpython"}
+    assert "fused quantizer" in names
     assert names >= {"ap_fixed headers", "verilator starts", "yosys starts", "vivado", "ccache"}

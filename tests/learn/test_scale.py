@@ -41,8 +41,8 @@ def equal(a: Any, b: Any) -> bool:
 
 
 def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
-    """SIGKILL in the middle, twice, once after binary points were frozen; then weights, binary points, statistics
-    and the optimizer's state equal those of a run that nobody disturbed."""
+    """SIGKILL in the middle, twice, once after binary points were frozen; then weights, binary points,
+    statistics and the optimizer's state equal those of a run that nobody disturbed."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     whole.mkdir()
     killed.mkdir()
