@@ -45,8 +45,8 @@ def cast(q: Quantizer, x: torch.Tensor) -> torch.Tensor:
         elements = elements / max(1, x.shape[0])
     gain = gain_of(q, frac, max(1.0, elements)) if learned else 0.0
     if q.estimator == "clipped" or (q.estimator in RANDOM and not q.training):
-        return FakeQuantize.apply(x, q.shift, scale, q.fmt, gain)  # type: ignore[no-any-return]
-    return Estimate.apply(x, q.shift, scale, q.fmt, gain, q.estimator)  # type: ignore[no-any-return]
+        return FakeQuantize.apply(x, q.shift, scale, q.fmt, gain)
+    return Estimate.apply(x, q.shift, scale, q.fmt, gain, q.estimator)
 
 
 @torch.no_grad()

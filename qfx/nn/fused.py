@@ -74,7 +74,7 @@ def cast(q: Quantizer, x: torch.Tensor, relu: bool = False) -> torch.Tensor | No
     # Not by attribute, which torch looks up in three places; this runs in every cast.
     try:
         rms = q._buffers["rms"] if q.gaps else None
-        return torch.ops.qfx.cast(  # type: ignore[no-any-return]
+        return torch.ops.qfx.cast(
             x, q._buffers["start"], q._parameters["shift"], rms, q.fused_arguments, q.frozen, relu
         )
     except RuntimeError as error:
@@ -89,7 +89,7 @@ def cast_all(quantizers: list[Quantizer], xs: list[torch.Tensor]) -> list[torch.
     """Several casts as one node of the graph of gradients, which pays for small tensors; ``None`` as in
     :func:`cast`. :func:`takes` has said yes to each, and none of the formats has gaps."""
     try:
-        return torch.ops.qfx.cast_all(  # type: ignore[no-any-return]
+        return torch.ops.qfx.cast_all(
             xs, [q._buffers["start"] for q in quantizers], [q._parameters["shift"] for q in quantizers],
             [q.fused_arguments for q in quantizers], [q.frozen for q in quantizers],
         )  # fmt: skip
