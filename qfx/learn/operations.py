@@ -622,7 +622,7 @@ def _adaptive(kind: str) -> Reader:
 def _adaptive_module(kind: str) -> Reader:
     inner = _adaptive(kind)
 
-    def reader(c: Context, a: dict[str, Any]) -> Operation | torch.fx.Node:
+    def reader(c: Context, a: dict[str, Any]) -> Operation | torch.fx.Node | Expansion:
         if getattr(a["module"], "return_indices", False):
             raise Refusal("return_indices is not supported")
         return inner(c, {"input": a["input"]})

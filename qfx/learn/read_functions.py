@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from qfx.approx import Real
-from qfx.learn.operations import Context, Operation, Reader, Refusal, register
+from qfx.learn.operations import Context, Expansion, Operation, Reader, Refusal, register
 
 _Parameters = Callable[[Context, dict[str, Any]], tuple[float, ...]]
 
@@ -40,12 +40,12 @@ def _module(name: str, *parameters: str) -> Reader:
     return reader
 
 
-def _gelu(c: Context, a: dict[str, Any]) -> Operation:
+def _gelu(c: Context, a: dict[str, Any]) -> Operation | torch.fx.Node | Expansion:
     how = c.constant(a.get("approximate", "none"))
     return _function("gelu" if how == "none" else "gelu_tanh")(c, a)
 
 
-def _gelu_module(c: Context, a: dict[str, Any]) -> Operation:
+def _gelu_module(c: Context, a: dict[str, Any]) -> Operation | torch.fx.Node | Expansion:
     return _gelu(c, {"input": a["input"], "approximate": a["module"].approximate})
 
 

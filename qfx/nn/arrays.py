@@ -201,7 +201,7 @@ class QuantEmbedding(QuantModule):
         if exact is not None and exact.constants:
             return exact.constants[0]
         if exact is None:
-            return self.weight_quantizer(self.weight)  # type: ignore[no-any-return]
+            return self.weight_quantizer(self.weight)
         return self.weight_quantizer.quantized(self.weight).to(exact.dtype)
 
     def constants(self, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
@@ -256,7 +256,7 @@ class QuantConstant(QuantModule):
         if exact is not None and exact.constants:
             return exact.constants[0]
         if exact is None:
-            return self.value_quantizer(self.value)  # type: ignore[no-any-return]
+            return self.value_quantizer(self.value)
         return self.value_quantizer.quantized(self.value).to(exact.dtype)
 
     def constants(self, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
