@@ -148,9 +148,9 @@ class _Recurrent(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         out, state = self.layer(x)
         if self.take == "sequence":
-            return out  # type: ignore[no-any-return]
+            return out
         if self.take == "last":
-            return out[:, -1]  # type: ignore[no-any-return]
+            return out[:, -1]
         return (state[0] if isinstance(self.layer, nn.LSTM) else state)[-1]
 
 
@@ -165,7 +165,7 @@ class _Attention(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = x[:, : self.keys] if self.keys else x
-        return self.layer(x, y, y, need_weights=False, attn_mask=self.mask)[0]  # type: ignore[no-any-return]
+        return self.layer(x, y, y, need_weights=False, attn_mask=self.mask)[0]
 
 
 def _mask(kind: str, queries: int, keys: int) -> torch.Tensor | None:
@@ -221,7 +221,7 @@ def layer_module(step: Step) -> nn.Module | None:
         return _Constant(step)
     if op == "conv_transpose":
         kind = nn.ConvTranspose1d if len(step["kernel"]) == 1 else nn.ConvTranspose2d
-        return kind(  # type: ignore[no-any-return]
+        return kind(
             step["in"], step["out"], tuple(step["kernel"]), tuple(step["stride"]), tuple(step["padding"]),
             tuple(step["behind"]), step["groups"], step["bias"],
         )  # fmt: skip
