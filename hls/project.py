@@ -15,6 +15,7 @@ import numpy as np
 
 from qfx.boards import Board
 from qfx.errors import MissingToolError, QfxError
+from qfx.graph import ops
 from qfx.graph.graph import Graph
 from qfx.hls.layers import LayerSpec, memory_shape
 from qfx.hls.report import SynthesisReport, read_report
@@ -170,7 +171,9 @@ class Project:
         if shape[1:] != inp.shape or not shape:
             expected = ", ".join(map(str, inp.shape))
             raise QfxError(f"hls: input has shape {shape}, expected (samples, {expected})")
-        codes = self.graph.input_node.op.format.integers(_to_numpy(x), axis=1)
+        source = self.graph.input_node.op
+        assert isinstance(source, ops.Input)
+        codes = source.format.integers(_to_numpy(x), axis=1)
         return _channels_last(codes), np.zeros((len(codes), out.size), dtype=np.int64)
 
     # -- synthesis -----------------------------------------------------------------------------------------

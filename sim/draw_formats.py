@@ -61,7 +61,7 @@ def draw_gapped(rng: Rng, needed: int, channels: int) -> Format:
     point: Any = int(np.clip(top, -40, 60))
     if channels > 1 and rng.random() < 0.25:
         point = tuple(int(p) for p in point + rng.integers(-2, 3, channels))
-    return fmt.with_frac(point)  # type: ignore[no-any-return]
+    return fmt.with_frac(point)
 
 
 def constants(fmt: Format, values: np.ndarray) -> tuple[np.ndarray, FixedPoint] | None:

@@ -59,16 +59,13 @@ class ResNet(nn.Module):
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
-        channels = 64
-        for stage, depth in enumerate(depths):
-            width = 64 << stage
-            layer = []
-            for number in range(depth):
-                layer.append(block(channels, width, 2 if stage and not number else 1))
-                channels = width * block.expansion
-            setattr(self, f"layer{stage + 1}", nn.Sequential(*layer))
+        wide = block.expansion
+        self.layer1 = _stage(block, depths[0], 64, 64, 1)
+        self.layer2 = _stage(block, depths[1], 64 * wide, 128, 2)
+        self.layer3 = _stage(block, depths[2], 128 * wide, 256, 2)
+        self.layer4 = _stage(block, depths[3], 256 * wide, 512, 2)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(channels, classes)
+        self.fc = nn.Linear(512 * wide, classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.maxpool(torch.relu(self.bn1(self.conv1(x))))
@@ -83,13 +80,9 @@ class CifarResNet(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
-        channels = 16
-        for stage, width in enumerate((16, 32, 64)):
-            layer = []
-            for number in range(depth):
-                layer.append(BasicBlock(channels, width, 2 if stage and not number else 1))
-                channels = width
-            setattr(self, f"layer{stage + 1}", nn.Sequential(*layer))
+        self.layer1 = _stage(BasicBlock, depth, 16, 16, 1)
+        self.layer2 = _stage(BasicBlock, depth, 16, 32, 2)
+        self.layer3 = _stage(BasicBlock, depth, 32, 64, 2)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(64, classes)
 
@@ -117,6 +110,14 @@ def resnet34(classes: int = 1000) -> ResNet:
 def resnet50(classes: int = 1000) -> ResNet:
     """ResNet-50: 25.6 million parameters, named as in torchvision."""
     return ResNet(Bottleneck, (3, 4, 6, 3), classes)
+
+
+def _stage(
+    block: type[BasicBlock | Bottleneck], depth: int, channels: int, width: int, stride: int
+) -> nn.Sequential:
+    """``depth`` blocks of one width; the first may have a stride."""
+    first = block(channels, width, stride)
+    return nn.Sequential(first, *(block(width * block.expansion, width, 1) for _ in range(depth - 1)))
 
 
 def _projection(channels: int, width: int, stride: int) -> nn.Sequential | None:
