@@ -23,6 +23,7 @@ from qfx.errors import QfxError
 from qfx.exact import round_
 from qfx.formats.fixed import FixedPoint
 from qfx.nn.constant import Constant, constant
+from qfx.nn.device import power_of_two
 from qfx.nn.functional import LN2, cast
 from qfx.nn.module import Exact
 from qfx.nn.quantizer import BITS_PER_UNIT, LEARNED_RANGE, InputQuantizer, Quantizer
@@ -355,14 +356,6 @@ def check_learnable(fmt: Any, what: str) -> None:
 
 
 # -- gradients -----------------------------------------------------------------------------------------------
-
-
-def power_of_two(exponents: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """``2**exponents`` exactly, which ``torch.exp2`` does not promise. Within the normal numbers of
-    ``dtype``."""
-    if dtype == torch.float32:
-        return ((exponents.to(torch.int32) + 127) << 23).view(torch.float32)
-    return ((exponents.to(torch.int64) + 1023) << 52).view(torch.float64).to(dtype)
 
 
 def _rounded(x: torch.Tensor, bits: torch.Tensor, rounding: str) -> torch.Tensor:
