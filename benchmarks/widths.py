@@ -4,10 +4,10 @@
 
 `mlp` is a 16-64-32-32-5 network, the size of those that tag jets, on the first five letters of UCI's Letter
 Recognition (Debian's r-cran-mlbench; `benchmarks/lib/letter.py` says how to get it). `cnn` is the demo's
-network for 28x28 images on Fashion-MNIST (Debian's dataset-fashion-mnist), `cnn_once` the same with a gentler loss. All start from a float network;
-the uniform ones learn their binary points, the front its widths too, all for the same number of epochs.
-Networks are chosen by validation data; what is reported is the accuracy on test data, of the frozen graph,
-which is compared with torch on every bit.
+network for 28x28 images on Fashion-MNIST (Debian's dataset-fashion-mnist), `cnn_once` the same with a gentler
+loss. All start from a float network; the uniform ones learn their binary points, the front its widths too,
+all for the same number of epochs. Networks are chosen by validation data; what is reported is the accuracy on
+test data, of the frozen graph, which is compared with torch on every bit.
 
 `--out` writes `widths_<task>.json`, `.md` and `.svg`. Threads: one.
 """
