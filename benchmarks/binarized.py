@@ -4,8 +4,8 @@
 
 Weights and activations of the four inner convolutions are one bit; the element-wise layers around them
 (BatchNorm, and the shortcut with its constant per channel) are 8-bit fixed point, or K-hot numbers that need
-no multiplier. The first and the last layer are 8-bit. Recipe and comparison as in
-benchmarks/number_formats.py.
+no multiplier. The first layer, the one that halves the image, and the last are 8-bit. Recipe and comparison
+as in benchmarks/number_formats.py.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class BinaryBlock(nn.Module):
 
 
 class BinaryNet(nn.Module):
-    """A binarized network but for its first and last layer: input ``(batch, 1, 28, 28)``, output
+    """A network to binarize but for its stem, ``down`` and ``fc``: input ``(batch, 1, 28, 28)``, output
     ``(batch, 10)``."""
 
     def __init__(self, first: int = 16, second: int = 32) -> None:
