@@ -11,7 +11,7 @@ import torch
 from qfx.errors import QfxError
 from qfx.exact import exact_float32
 from qfx.graph.graph import GraphBuilder, Node
-from qfx.learn import training
+from qfx.learn import mixed, training
 from qfx.nn.bound import Bound, exact_dtype, float_dtype
 from qfx.nn.integer import IntegerStep
 from qfx.nn.module import Exact, QuantModule
@@ -87,16 +87,17 @@ class QuantizedModel(torch.nn.Module):
         if self.training or first.bypass:
             if not torch.is_autocast_enabled(x.device.type):
                 return self._qfx_train(x)
+            half = mixed.wanted(x.device)
             with torch.autocast(x.device.type, enabled=False):
-                return self._qfx_train(x)
+                return self._qfx_train(x, half)
         plan = self._qfx_make_plan()
         with exact_float32():
             return self._qfx_execute(x, plan)
 
-    def _qfx_train(self, x: torch.Tensor) -> torch.Tensor:
+    def _qfx_train(self, x: torch.Tensor, half: bool = False) -> torch.Tensor:
         if self._qfx_calls is None:
             self._qfx_calls = training.calls(self)
-        return training.run(self._qfx_calls, x)
+        return training.run(self._qfx_calls, x, mixed.steps(self._qfx_calls) if half else frozenset())
 
     def _qfx_execute(self, x: torch.Tensor, plan: Plan | None) -> torch.Tensor:
         last_use = {i: n for n, step in enumerate(self._qfx_steps) for i in step.inputs}

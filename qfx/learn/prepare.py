@@ -230,9 +230,7 @@ class _Builder:
             operand = Quantizer(FixedPoint(BLOCK_OPERAND_WIDTH, signed=not value.nonnegative), axis=1)
             self._estimate(operand, value.paths)
             source = self._append(operand, f"{target}.operand", (source,), path)
-        quantizer: QuantModule = cast_quantizer(
-            fmt, {} if node is self.output else self._widths(value.paths)
-        )
+        quantizer: QuantModule = cast_quantizer(fmt, {} if node is self.output else self._widths(value.paths))
         self._estimate(quantizer, value.paths)
         if share:
             known = self._casts.setdefault(share, quantizer)

@@ -15,6 +15,7 @@ import torch
 from torch.nn.modules.module import _has_any_global_hook
 
 from qfx.errors import QfxError
+from qfx.learn import mixed
 from qfx.nn import device, fused
 from qfx.nn.elementwise import QuantReLU
 from qfx.nn.module import Exact
@@ -78,8 +79,11 @@ def calls(q: QuantizedModel) -> list[Call]:
     return result
 
 
-def run(program: list[Call], x: torch.Tensor) -> torch.Tensor:
+def run(program: list[Call], x: torch.Tensor, half: frozenset[int] = frozenset()) -> torch.Tensor:
     """The result of all steps in training.
+
+    Args:
+        half: steps whose products run in bfloat16 (:mod:`qfx.learn.mixed`).
 
     Raises:
         QfxError: what a module raised, with its path in front.
@@ -99,7 +103,10 @@ def run(program: list[Call], x: torch.Tensor) -> torch.Tensor:
             if call.before in relus:
                 values[n] = _relu_and_cast(program[call.before], call, values.pop(call.before))
                 continue
-            if n in ready:
+            if n in half:
+                how = {"exact": ready.pop(n)} if n in ready else {}
+                values[n] = mixed.products(call.module, [values[i] for i in inputs], **how)
+            elif n in ready:
                 values[n] = call.module(values[inputs[0]], exact=ready.pop(n))
             elif len(inputs) == 1:
                 values[n] = call.module(values[inputs[0]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -75,6 +76,12 @@ class Again(QuantModule):
     def forward(self, *operands: torch.Tensor, exact: Exact | None = None) -> torch.Tensor:
         # Not self.module(...): its hooks are those of the first call.
         return self.module.forward(*operands, exact=exact)
+
+
+def float32(x: torch.Tensor) -> AbstractContextManager[Any]:
+    """A context without autocast for what is computed of ``x``."""
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 def to(x: torch.Tensor, exact: Exact | None) -> torch.Tensor:

@@ -15,7 +15,7 @@ from qfx.formats.fixed import FixedPoint
 from qfx.graph import ops
 from qfx.graph.graph import GraphBuilder
 from qfx.nn.bound import Bound
-from qfx.nn.module import Exact, QuantModule, to
+from qfx.nn.module import Exact, QuantModule, float32, to
 from qfx.nn.observer import best_frac, default_frac
 from qfx.nn.quantizer import Quantizer
 from qfx.nn.width import WeightWidthQuantizer
@@ -53,10 +53,14 @@ class QuantWeighted(QuantModule):
         if exact is not None and exact.constants:
             return exact.constants[0], (exact.constants[1] if len(exact.constants) > 1 else None)
         if exact is None:
-            bias = (
-                None if self.bias is None or self.bias_quantizer is None else self.bias_quantizer(self.bias)
-            )
-            return self.weight_quantizer(self.weight), bias
+            # A cast never runs in half precision: under autocast it is the products that do.
+            with float32(self.weight):
+                bias = (
+                    None
+                    if self.bias is None or self.bias_quantizer is None
+                    else self.bias_quantizer(self.bias)
+                )
+                return self.weight_quantizer(self.weight), bias
         bias = (
             None
             if self.bias is None or self.bias_quantizer is None

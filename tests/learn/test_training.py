@@ -263,15 +263,6 @@ def test_the_environment_switch_of_onednn(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-def test_autocast_is_off_in_training_too() -> None:
-    q = net().train()
-    x = images(8)
-    plain = q(x)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        torch.testing.assert_close(q(x), plain, rtol=0, atol=0)
-        assert q(x.bfloat16()).dtype == torch.float32
-
-
 def test_exact_float32_restores_what_it_changes() -> None:
     (before,) = torch.backends.nnpack.set_flags(True)
     try:
