@@ -12,7 +12,7 @@ import json
 import os
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from qfx.graph.reference import trace_reference
 from qfx.sim.simulation import Stalls
 from qfx.verification import verify
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,8 @@ class Case:
     Attributes:
         graph: the network.
         x: inputs, float64 or float32 ``(samples, *input shape)``.
-        hls, rtl: options of :func:`qfx.hls.convert` and :func:`qfx.rtl.generate`.
+        hls: options of :func:`qfx.hls.convert`.
+        rtl: options of :func:`qfx.rtl.generate` for each design that is made of the graph.
         simulations: options of each :func:`qfx.sim.run`; `stalls` as a dictionary.
         module: description of the torch module (:mod:`qfx.sim.draw_torch`), or None.
         state: trained state of the prepared model, by name.
@@ -47,7 +48,7 @@ class Case:
     graph: Graph
     x: np.ndarray = field(repr=False)
     hls: dict[str, Any] = field(default_factory=dict)
-    rtl: dict[str, Any] = field(default_factory=dict)
+    rtl: tuple[dict[str, Any], ...] = ({},)
     simulations: tuple[dict[str, Any], ...] = ({},)
     module: dict[str, Any] | None = None
     state: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
@@ -56,6 +57,12 @@ class Case:
     def replace(self, **changes: Any) -> Case:
         """A copy with some fields changed."""
         return dataclasses.replace(self, **changes)
+
+    def designs(self, *architectures: str) -> Case:
+        """A copy with only the designs of these architectures."""
+        return self.replace(
+            rtl=tuple(options for options in self.rtl if architecture(options) in architectures)
+        )
 
     def save(self, path: Path | str) -> None:
         """Write the file; it appears whole or not at all."""
@@ -91,6 +98,11 @@ class Case:
             raise
 
 
+def architecture(options: Mapping[str, Any]) -> str:
+    """The architecture that options of :func:`qfx.rtl.generate` ask for."""
+    return str(options.get("architecture", "stream"))
+
+
 def load(path: Path | str) -> Case:
     """Read a case that :meth:`Case.save` wrote.
 
@@ -101,8 +113,10 @@ def load(path: Path | str) -> Case:
     try:
         with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory(prefix="qfx-case-") as folder:
             document = json.loads(archive.read("case.json"))
-            if document["format"] != "qfx-case" or document["version"] != VERSION:
-                raise QfxError(f"{path}: not a fuzz case of version {VERSION}")
+            if document["format"] != "qfx-case" or document["version"] not in (1, VERSION):
+                raise QfxError(f"{path}: not a fuzz case of version 1 to {VERSION}")
+            # Version 1 had one design, of the stream architecture.
+            designs = document["rtl"] if document["version"] > 1 else [document["rtl"]]
             graph_file = Path(folder) / "graph.qfx"
             graph_file.write_bytes(archive.read("graph.qfx"))
             arrays = {
@@ -114,7 +128,7 @@ def load(path: Path | str) -> Case:
                 graph=load_graph(graph_file),
                 x=arrays.pop("input.npy"),
                 hls=dict(document["hls"]),
-                rtl=dict(document["rtl"]),
+                rtl=tuple(dict(options) for options in designs),
                 simulations=tuple(dict(options) for options in document["simulations"]),
                 module=document["module"],
                 state={
@@ -140,12 +154,24 @@ def check(case: Case, against: Sequence[str]) -> Outcome:
     """Verify a case, each implementation by itself so that one fault does not hide another.
 
     "torch" stands for the trained torch model where the case has one; a case that began as an integer graph
-    is compared with the integer reference (:mod:`qfx.graph.reference`) in its place, as "reference"."""
-    equal, refused, failed = [], {}, {}
+    is compared with the integer reference (:mod:`qfx.graph.reference`) in its place, as "reference". "rtl"
+    stands for every design of the case, each under its architecture: "rtl stream", "rtl parallel"."""
+    equal: list[str] = []
+    refused, failed = {}, {}
+    runs: list[tuple[str, Callable[[], str]]] = []
     for name in against:
-        label = "reference" if name == "torch" and case.module is None else name
+        if name == "torch" and case.module is None:
+            runs.append(("reference", lambda: _check_reference(case)))
+        elif name == "rtl":
+            runs += [
+                (f"rtl {architecture(options)}", lambda o=options: _check_one(case, "rtl", o))  # type: ignore[misc]
+                for options in case.rtl
+            ]
+        else:
+            runs.append((name, lambda n=name: _check_one(case, n)))  # type: ignore[misc]
+    for label, run in runs:
         try:
-            wrong = _check_reference(case) if label == "reference" else _check_one(case, name)
+            wrong = run()
         except UnsupportedError as error:
             refused[label] = str(error)
         except qfx.MissingToolError:
@@ -168,7 +194,7 @@ def _check_reference(case: Case) -> str:
     return ""
 
 
-def _check_one(case: Case, name: str) -> str:
+def _check_one(case: Case, name: str, rtl: Mapping[str, Any] | None = None) -> str:
     simulations = []
     for options in case.simulations:
         stalls = options.get("stalls")
@@ -180,7 +206,7 @@ def _check_one(case: Case, name: str) -> str:
         torch_model=_torch_model(case) if name == "torch" else None,
         # Building takes the time here, not running.
         hls={"optimize": 1, **case.hls},
-        rtl=case.rtl,
+        rtl=rtl,
         simulations=simulations,
     )
     comparison = report[name]

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from qfx.errors import QfxError
+from qfx.graph import Graph, ops
 from qfx.sim import case as cases
 from qfx.sim import verilator
 from qfx.sim.case import Case, Outcome
@@ -27,6 +28,10 @@ from qfx.sim.workers import Died, Workers
 from qfx.verification import IMPLEMENTATIONS
 
 SAMPLES = 16
+ARCHITECTURES = ("stream", "parallel")
+#: Products with nonzero weights, and look-up tables by the estimate, up to which a network is unrolled.
+PARALLEL_PRODUCTS = 4_000
+PARALLEL_LUT = 8_000
 _TIMEOUT_S = 600.0
 
 
@@ -42,6 +47,7 @@ class _Task:
     save: str = ""
     every_format: bool = False
     every_layer: bool = False
+    architectures: tuple[str, ...] = ARCHITECTURES
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,7 @@ def run(
     *,
     every_format: bool = True,
     every_layer: bool | None = None,
+    architectures: Sequence[str] = ARCHITECTURES,
     first: int = 0,
     jobs: int | None = None,
     out_dir: Path | str = "build/fuzz",
@@ -73,6 +80,8 @@ def run(
         every_format: draw every number format, not only fixed point.
         every_layer: draw also layers that have no hardware; default is to do so where nothing but torch is
             compared.
+        architectures: of the Verilog: ``"stream"``, ``"parallel"``. A network that is too large to unroll
+            here has no parallel design.
         jobs: processes; default is the number of processors.
         out_dir: where failing cases are saved, ``<seed>-<number>.case``.
         shrink_attempts: how many simplifications of a failing case are tried.
@@ -81,8 +90,9 @@ def run(
     Returns:
         ``networks``; ``refused``, how many networks an implementation refused by its documented limits;
         ``mismatches``, how many an implementation failed; ``failures``, a list of dictionaries (`network`,
-        `found` by implementation, `file`, `case`); ``refusals``, reasons by how often they came;
-        ``operators``, how often each was drawn; ``seconds``.
+        `found` by implementation, `file`, `case`); ``refusals``, reasons by how often they came; ``equal``,
+        how many networks each implementation computed without a difference (``rtl stream`` and
+        ``rtl parallel`` each for itself); ``operators``, how often each was drawn; ``seconds``.
     """
     chosen = tuple(dict.fromkeys(against))
     unknown = [name for name in chosen if name not in IMPLEMENTATIONS]
@@ -91,13 +101,23 @@ def run(
             f"fuzz: {networks} networks against {', '.join(against) or 'nothing'}; "
             f"supported: at least 1 network, against {', '.join(IMPLEMENTATIONS)}"
         )
+    built = _checked(architectures)
     if "rtl" in chosen:
         verilator.check_tools()
+    else:
+        built = ()
     start = time.monotonic()
     report = _Report()
     layers = chosen == ("torch",) if every_layer is None else every_layer
     tasks = [
-        _Task(chosen, seed, first + number, every_format=every_format, every_layer=layers)
+        _Task(
+            chosen,
+            seed,
+            first + number,
+            every_format=every_format,
+            every_layer=layers,
+            architectures=built,
+        )
         for number in range(networks)
     ]
     with Workers(_work, jobs or os.cpu_count() or 1, _TIMEOUT_S) as workers, _Bar(networks, progress) as bar:
@@ -118,19 +138,25 @@ def run(
         "mismatches": len(report.failures),
         "failures": report.failures,
         "refusals": dict(sorted(report.refusals.items(), key=lambda item: -item[1])),
+        "equal": dict(sorted(report.equal.items())),
         "operators": dict(sorted(report.operators.items())),
         "seconds": round(time.monotonic() - start, 1),
     }
 
 
-def replay(path: Path | str, against: Sequence[str] = IMPLEMENTATIONS) -> dict[str, Any]:
-    """Check a saved case again; the result has the form of :func:`run`'s."""
+def replay(
+    path: Path | str, against: Sequence[str] = IMPLEMENTATIONS, architectures: Sequence[str] = ARCHITECTURES
+) -> dict[str, Any]:
+    """Check a saved case again, those of its designs that are of these architectures; the result has the form
+    of :func:`run`'s."""
     case = cases.load(path)
+    built = _checked(architectures)
     if "rtl" in against:
         verilator.check_tools()
     report = _Report()
     with Workers(_work, 1, _TIMEOUT_S) as workers:
-        answer = workers.call(_Task(tuple(dict.fromkeys(against)), load=str(Path(path).resolve())))
+        task = _Task(tuple(dict.fromkeys(against)), load=str(Path(path).resolve()), architectures=built)
+        answer = workers.call(task)
         failed = report.add(answer)
     failures = (
         [{"network": str(path), "found": failed, "file": str(path), "case": describe(case)}] if failed else []
@@ -141,15 +167,32 @@ def replay(path: Path | str, against: Sequence[str] = IMPLEMENTATIONS) -> dict[s
         "mismatches": len(failures),
         "failures": failures,
         "refusals": report.refusals,
+        "equal": report.equal,
         "operators": report.operators,
         "seconds": round(getattr(answer, "seconds", 0.0), 1),
     }
 
 
-def draw(seed: int, index: int, *, every_format: bool = False, every_layer: bool = False) -> Case:
+def _checked(architectures: Sequence[str]) -> tuple[str, ...]:
+    unknown = [name for name in architectures if name not in ARCHITECTURES]
+    if unknown or not architectures:
+        raise QfxError(
+            f"fuzz: architectures {', '.join(architectures) or 'none'}; supported: {', '.join(ARCHITECTURES)}"
+        )
+    return tuple(dict.fromkeys(architectures))
+
+
+def draw(
+    seed: int,
+    index: int,
+    *,
+    every_format: bool = False,
+    every_layer: bool = False,
+    architectures: Sequence[str] = ARCHITECTURES,
+) -> Case:
     """Network `index` of a seed with its inputs and options; with `every_format` not only fixed point, with
-    `every_layer` also layers without hardware. Raises QfxError when what was drawn cannot be prepared or
-    frozen."""
+    `every_layer` also layers without hardware, and a design for each of `architectures` that it is small
+    enough for. Raises QfxError when what was drawn cannot be prepared or frozen."""
     rng = np.random.default_rng([seed, index])
     make = _draw_torch_case if index % 2 == 0 else _draw_graph_case
     case = make(rng, every_format, every_layer)
@@ -169,8 +212,33 @@ def draw(seed: int, index: int, *, every_format: bool = False, every_layer: bool
         hls["backend"] = "Vivado"
     if rng.random() < 0.25:
         hls |= {"strategy": "Resource", "reuse_factor": int(rng.choice([1, 2, 4]))}
-    rtl = {} if every_layer else _draw_folding(rng, case)
-    return case.replace(simulations=tuple(simulations), hls=hls, rtl=rtl)
+    designs: list[dict[str, Any]] = []
+    if "stream" in architectures:
+        designs.append({} if every_layer else _draw_folding(rng, case))
+    if "parallel" in architectures:
+        # Numbers of its own, so that a network has the same options with and without its other design.
+        levels = int(np.random.default_rng([seed, index, 1]).choice([1, 2, 3, 4, 6]))
+        if _can_be_unrolled(case.graph):
+            designs.append({"architecture": "parallel", "levels": levels})
+    return case.replace(simulations=tuple(simulations), hls=hls, rtl=tuple(designs))
+
+
+def _can_be_unrolled(graph: Graph) -> bool:
+    """Whether the parallel design is small enough to be compiled and simulated here in seconds. What the
+    architecture itself refuses counts as small: it is the check that shall meet it."""
+    import qfx.rtl
+
+    products = 0
+    for node in graph.nodes:
+        if isinstance(node.op, ops.Weighted):
+            places = node.tensor.size // node.tensor.channels
+            products += int(np.count_nonzero(node.op.weight)) * places
+    if products > PARALLEL_PRODUCTS:
+        return False
+    try:
+        return qfx.rtl.plan(graph, architecture="parallel").estimate["lut"] <= PARALLEL_LUT
+    except QfxError:
+        return True
 
 
 def _draw_torch_case(rng: np.random.Generator, every_format: bool, every_layer: bool) -> Case:
@@ -233,8 +301,15 @@ def _work(task: _Task) -> _Answer:
         case = (
             cases.load(task.load)
             if task.load
-            else draw(task.seed, task.index, every_format=task.every_format, every_layer=task.every_layer)
+            else draw(
+                task.seed,
+                task.index,
+                every_format=task.every_format,
+                every_layer=task.every_layer,
+                architectures=task.architectures,
+            )
         )
+        case = case.designs(*task.architectures)
     except QfxError as error:
         return _Answer(Outcome(), refused=f"{type(error).__name__}: {error}")
     if task.save:
@@ -253,6 +328,7 @@ class _Report:
     refused: int = 0
     failures: list[dict[str, Any]] = field(default_factory=list)
     refusals: dict[str, int] = field(default_factory=dict)
+    equal: dict[str, int] = field(default_factory=dict)
     operators: dict[str, int] = field(default_factory=dict)
 
     def add(self, answer: _Answer | Died) -> dict[str, str]:
@@ -261,6 +337,8 @@ class _Report:
             return {"process": answer.reason}
         for kind in answer.operators:
             self.operators[kind] = self.operators.get(kind, 0) + 1
+        for name in dict.fromkeys(answer.outcome.equal):
+            self.equal[name] = self.equal.get(name, 0) + 1
         reasons = [f"{name}: {text}" for name, text in answer.outcome.refused.items()]
         if answer.refused:
             reasons.append(f"torch: {answer.refused}")
@@ -286,9 +364,10 @@ def _save_failure(
         answer = workers.call(dataclasses.replace(task, against=(), save=str(trial)))
         if isinstance(answer, Died) or not trial.is_file():
             return failure  # drawing itself fails: the seed and the number are the case
-        names = (
-            task.against if "process" in failed else tuple("torch" if n == "reference" else n for n in failed)
-        )
+        # Only what failed is run again: "rtl parallel" is "rtl" with one design.
+        names = task.against
+        if "process" not in failed:
+            names = tuple(dict.fromkeys("torch" if n == "reference" else n.partition(" ")[0] for n in failed))
 
         def fails(candidate: Case) -> str:
             candidate.save(trial)
@@ -298,6 +377,9 @@ def _save_failure(
             return "; ".join(f"{name}: {text}" for name, text in result.outcome.failed.items())
 
         case = cases.load(trial)
+        architectures = [n.partition(" ")[2] for n in failed if n.startswith("rtl ")]
+        if architectures:
+            case = case.designs(*architectures)
         # A torch model can only be shrunk as the integer graph that it became, so not when torch itself is
         # wrong.
         smaller = case if "torch" in failed else shrink(case, fails, attempts)

@@ -68,10 +68,21 @@ def _options(case: Case) -> Iterator[Change]:
             yield lambda i=index: case.replace(simulations=(case.simulations[i],))  # type: ignore[misc]
     if case.simulations != ({},) and len(case.simulations) == 1:
         yield lambda: case.replace(simulations=({},))
-    if case.rtl:
-        yield lambda: case.replace(rtl={})
+    if len(case.rtl) > 1:
+        for index in range(len(case.rtl)):
+            yield lambda i=index: case.replace(rtl=(case.rtl[i],))  # type: ignore[misc]
+    for index, options in enumerate(case.rtl):
+        for key in options:
+            if key != "architecture":
+                yield lambda i=index, k=key: case.replace(rtl=_without(case.rtl, i, k))  # type: ignore[misc]
     for key in case.hls:
         yield lambda k=key: case.replace(hls={n: v for n, v in case.hls.items() if n != k})  # type: ignore[misc]
+
+
+def _without(designs: tuple[dict[str, Any], ...], index: int, key: str) -> tuple[dict[str, Any], ...]:
+    """The designs with one option less."""
+    changed = {name: value for name, value in designs[index].items() if name != key}
+    return (*designs[:index], changed, *designs[index + 1 :])
 
 
 def _samples(case: Case) -> Iterator[Change]:
@@ -116,7 +127,10 @@ def _middle_first(count: int) -> list[int]:
 def _with(case: Case, graph: Graph) -> Case:
     # Names change with the graph, so folds by name would not fit; the torch model is another network.
     return case.replace(
-        graph=graph, rtl={k: v for k, v in case.rtl.items() if k != "fold"}, module=None, state={}
+        graph=graph,
+        rtl=tuple({k: v for k, v in options.items() if k != "fold"} for options in case.rtl),
+        module=None,
+        state={},
     )
 
 
@@ -225,6 +239,7 @@ def describe(case: Case) -> dict[str, Any]:
     return {
         "operators": [node.op.kind for node in case.graph.nodes],
         "samples": len(case.x),
+        "designs": [dict(options) for options in case.rtl],
         "input": str(case.graph.input_node.tensor.format),
         "shape": list(case.graph.input_node.tensor.shape),
     }

@@ -22,6 +22,10 @@ def fuzz(
     networks: Annotated[int, typer.Option("--networks", min=1, help="How many networks to draw.")] = 20,
     seed: Annotated[int, typer.Option("--seed", help="Seed; equal seeds draw equal networks.")] = 1,
     against: Against = "torch,hls,rtl",
+    rtl: Annotated[bool, typer.Option("--rtl", help="The Verilog alone: --against rtl.")] = False,
+    architecture: Annotated[
+        str, typer.Option("--architecture", help="Of the Verilog: stream, parallel, or both.")
+    ] = "both",
     replay: Annotated[Path | None, typer.Option("--replay", help="Run a saved failing case again.")] = None,
     formats: Annotated[str, typer.Option("--formats", help="all, or fixed: fixed point only.")] = "all",
     layers: Annotated[
@@ -34,7 +38,11 @@ def fuzz(
     """Verify random networks; failing cases are shrunk and saved. Exit status 1 after any failure."""
     import qfx.sim.fuzz
 
-    chosen = names(against)
+    chosen = ("rtl",) if rtl else names(against)
+    both = qfx.sim.fuzz.ARCHITECTURES
+    if architecture not in (*both, "both"):
+        raise QfxError(f"--architecture {architecture!r}: supported are {', '.join(both)}, both")
+    architectures = both if architecture == "both" else (architecture,)
     every = {"all": True, "fixed": False}
     if formats not in every:
         raise QfxError(f"--formats {formats!r}: supported are {', '.join(every)}")
@@ -42,7 +50,7 @@ def fuzz(
     if layers not in every_layer:
         raise QfxError(f"--layers {layers!r}: supported are {', '.join(every_layer)}")
     if replay is not None:
-        report = qfx.sim.fuzz.replay(replay, against=chosen)
+        report = qfx.sim.fuzz.replay(replay, against=chosen, architectures=architectures)
     else:
         report = qfx.sim.fuzz.run(
             networks,
@@ -50,12 +58,15 @@ def fuzz(
             against=chosen,
             every_format=every[formats],
             every_layer=every_layer[layers],
+            architectures=architectures,
             out_dir=out,
         )
     if json:
         print_json(report)
         raise typer.Exit(1 if report["mismatches"] else 0)
     print(", ".join(f"{report[key]} {key}" for key in ("networks", "refused", "mismatches")))
+    for name, count in report["equal"].items():
+        print(f"  {name}: {count} networks equal")
     for reason, times in report["refusals"].items():
         print(f"  refused {times}x: {reason}")
     for failure in report["failures"]:

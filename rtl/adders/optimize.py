@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qfx.errors import QfxError
+from qfx.errors import QfxError, UnsupportedError
 from qfx.rtl import native
 from qfx.rtl.adders.graph import Adder, AdderGraph, Output
 
@@ -45,7 +45,8 @@ def optimize(
         The graph; :meth:`AdderGraph.matrix` has been compared with ``matrix``.
 
     Raises:
-        QfxError: a result does not fit 62 bits, or there is no C++ compiler (the optimizer is compiled on
+        UnsupportedError: a result needs more than 58 bits.
+        QfxError: there is no C++ compiler (the optimizer is compiled on
         first use).
     """
     rows, inputs = matrix.shape
@@ -57,7 +58,7 @@ def optimize(
     reach = max((sum(abs(w) * m for w, m in zip(row, largest, strict=True)) for row in reduced), default=0)
     # Signed-digit forms reach one bit further than the sums themselves, partial sums of them another.
     if reach >= 1 << 58:
-        raise QfxError(
+        raise UnsupportedError(
             f"adder graph: sums of up to {reach.bit_length()} bits; up to 58 are supported. "
             'Use narrower weights or inputs, or architecture="stream"'
         )

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from qfx.errors import QfxError, UnsupportedError
+from qfx.errors import UnsupportedError
 from qfx.formats import FixedPoint
 from qfx.graph import Graph, Node
 from qfx.graph import ops as op
@@ -53,7 +53,7 @@ def lower(graph: Graph) -> list[Block]:
     """The blocks of a graph, each behind those that it reads.
 
     Raises:
-        QfxError: an operator that this architecture does not have, or a layer too large to unroll.
+        UnsupportedError: an operator that this architecture does not have, or a layer too large to unroll.
     """
     return Lowering(graph).run()
 
@@ -125,7 +125,7 @@ class Lowering:
                     'Use architecture="stream"'
                 )
             if node.tensor.size > ELEMENTS:
-                raise QfxError(
+                raise UnsupportedError(
                     f"{node.where}: {node.tensor.size} elements at once; the parallel architecture goes "
                     f'up to {ELEMENTS}. Use architecture="stream"'
                 )
@@ -200,8 +200,8 @@ class Lowering:
         table = np.stack([columns[n] for n in used], axis=1)
         try:
             graph, intervals = self.adders(table, used)
-        except QfxError as error:
-            raise QfxError(f"{node.where}: {error}") from error
+        except UnsupportedError as error:
+            raise UnsupportedError(f"{node.where}: {error}") from error
         values = [Ref(n) for n in used]
         for adder, ends in zip(graph.adders, intervals, strict=True):
             a, b = values[adder.a].shifted(adder.shift_a), values[adder.b].shifted(adder.shift_b)
@@ -268,7 +268,7 @@ class Lowering:
 
     def check_size(self, node: Node, products: int) -> None:
         if products > PRODUCTS:
-            raise QfxError(
+            raise UnsupportedError(
                 f"{node.where}: unrolled it has {products} products with nonzero weights; the parallel "
                 f'architecture goes up to {PRODUCTS} per layer. Use architecture="stream", or prune the layer'
             )

@@ -127,6 +127,8 @@ def test_fuzz(tmp_path: Path) -> None:
     report = json.loads(result.stdout)
     assert (result.exit_code, report["networks"], report["mismatches"], report["failures"]) == (0, 2, 0, [])
     assert report["refused"] in (0, 1, 2)
+    result = run("fuzz", "--architecture", "systolic")
+    assert (result.exit_code, "supported are stream, parallel, both" in result.stderr) == (2, True)
     result = run("fuzz", "--replay", tmp_path / "absent.case")
     assert (result.exit_code, "absent.case" in result.stderr) == (2, True)
 
@@ -135,7 +137,14 @@ def test_fuzz_exit_status_after_a_mismatch(monkeypatch: pytest.MonkeyPatch) -> N
     from qfx.sim import fuzz
 
     failure = {"network": 1, "found": {"rtl": "n1: code 3, expected 4"}, "file": "build/fuzz/1-1.case"}
-    report = {"networks": 2, "refused": 0, "mismatches": 1, "failures": [failure], "refusals": {}}
+    report = {
+        "networks": 2,
+        "refused": 0,
+        "mismatches": 1,
+        "failures": [failure],
+        "refusals": {},
+        "equal": {},
+    }
     monkeypatch.setattr(fuzz, "run", lambda *arguments, **options: report)
     result = run("fuzz", "--networks", 2)
     assert result.exit_code == 1

@@ -52,9 +52,9 @@ def test_a_network_is_the_same_every_time_and_survives_its_file(tmp_path: Path) 
 
 def test_a_failure_names_the_implementation_and_a_crash_is_one() -> None:
     case = fuzz.draw(5, 7)
-    outcome = check(case.replace(rtl={"fold": {"no_such_layer": {"pe": 1}}}), ("torch", "rtl"))
+    outcome = check(case.replace(rtl=({"fold": {"no_such_layer": {"pe": 1}}},)), ("torch", "rtl"))
     assert outcome.equal == ("reference",)
-    assert set(outcome.failed) == {"rtl"} and "no_such_layer" in outcome.failed["rtl"]
+    assert set(outcome.failed) == {"rtl stream"} and "no_such_layer" in outcome.failed["rtl stream"]
 
 
 def test_bad_arguments_and_files(tmp_path: Path) -> None:
