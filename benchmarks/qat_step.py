@@ -1,12 +1,14 @@
-"""Time and memory of a training step: QFX against torch float32 and against brevitas.
+"""Time and memory of a training step: QFX against torch float32, brevitas and PQuantML.
 
     python benchmarks/qat_step.py [--json] [--rounds 15] [--threads N] [--networks LeNet,CNN-32,MLP]
                                   [--cpu-time]
 
 The same networks in the same process with the same threads: 8-bit weights and activations with powers of two
 as scales everywhere. QFX also quantizes biases (16 bits) and learns all binary points but that of the input;
-brevitas leaves biases in float, takes weight scales from the weights and learns those of activations. A step
-is zero_grad, forward, cross entropy, backward and SGD with momentum. The sides take turns, a few steps at a
+brevitas leaves biases in float, takes weight scales from the weights and learns those of activations.
+PQuantML (`pip install qfx[pquantml]`, torch backend, no pruning) quantizes biases too: once with binary
+points that stay where they are put, once with its HGQ quantizers, one per tensor, which learn bits. A step is
+zero_grad, forward, cross entropy, backward and SGD with momentum. The sides take turns, a few steps at a
 time; medians over all rounds are compared.
 
 Memory is what a step has allocated through torch at its peak (torch.profiler), together with parameters,
@@ -24,11 +26,11 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from lib.qat_peers import COLLECT_STEPS, PEERS, Network, peer_versions, peers
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -39,22 +41,6 @@ from qfx.nn import fused
 
 # How long the steps of one side run before the other side's turn.
 TURN_SECONDS = 0.15
-#: Steps after which brevitas has the scales of activations; its default of 300 would be timed otherwise.
-COLLECT_STEPS = 3
-
-
-@dataclass(frozen=True)
-class Network:
-    """A network by its layers: ``("conv", in, out, kernel, padding)``, ``("linear", in, out)``, ``"relu"``,
-    ``"pool"``, ``"flatten"``."""
-
-    name: str
-    batch: int
-    shape: tuple[int, ...]
-    classes: int
-    layers: tuple[Any, ...]
-    #: The format of the input, which is frozen.
-    frac: int
 
 
 def _hidden(*sizes: int) -> Iterator[Any]:
@@ -108,33 +94,6 @@ def in_qfx(network: Network, model: nn.Module, x: torch.Tensor) -> nn.Module:
     config = qfx.Config(input=qfx.FixedPoint(8, network.frac))
     q = qfx.prepare(model, x[:2], config)
     return qfx.calibrate(q, [x]).train()
-
-
-def in_brevitas(network: Network) -> nn.Module:
-    """The network of brevitas layers: 8 bits, scales that are powers of two, activations cast after ReLU."""
-    import brevitas.nn as bnn
-    from brevitas.quant import fixed_point
-
-    class Signed(fixed_point.Int8ActPerTensorFixedPoint):
-        collect_stats_steps = COLLECT_STEPS
-
-    class Unsigned(fixed_point.Uint8ActPerTensorFixedPoint):
-        collect_stats_steps = COLLECT_STEPS
-
-    weight = {"weight_quant": fixed_point.Int8WeightPerTensorFixedPoint, "bias_quant": None}
-    layers: list[nn.Module] = [bnn.QuantIdentity(act_quant=Signed)]
-    for layer in network.layers:
-        if layer == "relu":
-            layers.append(bnn.QuantReLU(act_quant=Unsigned))
-        elif layer == "pool":
-            layers.append(nn.MaxPool2d(2))
-        elif layer == "flatten":
-            layers.append(nn.Flatten())
-        elif layer[0] == "conv":
-            layers.append(bnn.QuantConv2d(layer[1], layer[2], layer[3], padding=layer[4], **weight))
-        else:
-            layers.append(bnn.QuantLinear(layer[1], layer[2], bias=True, **weight))
-    return nn.Sequential(*layers, bnn.QuantIdentity(act_quant=Signed))
 
 
 class Side:
@@ -216,10 +175,8 @@ def measure(network: Network, rounds: int, clock: Callable[[], float]) -> dict[s
     sides = {"float": Side(model, x, labels), "qfx": Side(in_qfx(network, model, x), x, labels)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
-            sides["brevitas"] = Side(in_brevitas(network), x, labels)
-        except ImportError:
-            pass
+        for name, peer in peers(network).items():
+            sides[name] = Side(peer, x, labels)
         for side in sides.values():
             for _ in range(COLLECT_STEPS + 3):
                 side.step()
@@ -235,9 +192,10 @@ def measure(network: Network, rounds: int, clock: Callable[[], float]) -> dict[s
         "qfx_over_float": ms["qfx"] / ms["float"],
         "memory_over_float": memory["qfx"] / memory["float"],
     }
-    if "brevitas" in sides:
-        row["brevitas_over_qfx"] = ms["brevitas"] / ms["qfx"]
-        row["brevitas_memory_over_float"] = memory["brevitas"] / memory["float"]
+    for name in PEERS:
+        if name in sides:
+            row[f"{name}_over_qfx"] = ms[name] / ms["qfx"]
+            row[f"{name}_memory_over_float"] = memory[name] / memory["float"]
     row["milliseconds"] = {name: round(value, 4) for name, value in ms.items()}
     row["peak_bytes"] = memory
     return row
@@ -250,23 +208,18 @@ def _first(side: Side, clock: Callable[[], float]) -> float:
 
 
 def table(rows: list[dict[str, Any]]) -> Table:
-    """The rows for the terminal."""
-    shown = Table(
-        "network",
-        "batch",
-        "float ms",
-        "QFX / float",
-        "brevitas / QFX",
-        "memory QFX / float",
-        "brevitas / float",
-    )
+    """The rows for the terminal: a line per network and library."""
+    shown = Table("network", "batch", "library")
+    for title in ("ms", "time / float", "time / QFX", "memory / float"):
+        shown.add_column(title, justify="right")
     for r in rows:
-        shown.add_row(
-            r["network"], str(r["batch"]), f"{r['milliseconds']['float']:.2f}", f"{r['qfx_over_float']:.2f}",
-            f"{r['brevitas_over_qfx']:.2f}" if "brevitas_over_qfx" in r else "not installed",
-            f"{r['memory_over_float']:.2f}",
-            f"{r['brevitas_memory_over_float']:.2f}" if "brevitas_memory_over_float" in r else "",
-        )  # fmt: skip
+        ms, peak = r["milliseconds"], r["peak_bytes"]
+        for name in ms:
+            shown.add_row(
+                r["network"], str(r["batch"]), name, f"{ms[name]:.2f}", f"{ms[name] / ms['float']:.2f}",
+                f"{ms[name] / ms['qfx']:.2f}", f"{peak[name] / peak['float']:.2f}",
+                end_section=name == list(ms)[-1],
+            )  # fmt: skip
     return shown
 
 
@@ -298,19 +251,10 @@ def main() -> None:
         "load_average": [round(load_before, 2), round(os.getloadavg()[0], 2)],
         "quantizers": fused.describe(),
         "rows": rows,
-        "versions": {**versions(), **_brevitas_version()},
+        "versions": {**versions(), **peer_versions()},
         "machine": machine(),
     }
     print(json.dumps(document, indent=1))
-
-
-def _brevitas_version() -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return {"brevitas": version("brevitas")}
-    except PackageNotFoundError:
-        return {}
 
 
 if __name__ == "__main__":
