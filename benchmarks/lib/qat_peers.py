@@ -1,5 +1,4 @@
-"""Networks of benchmarks/qat_step.py as layers of other libraries, with the quantizers closest to ours: 8 bits,
-scales that are powers of two."""
+"""Networks of benchmarks/qat_step.py as layers of other libraries, with the quantizers closest to ours."""
 
 from __future__ import annotations
 

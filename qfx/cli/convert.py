@@ -1,7 +1,8 @@
-"""Commands that show a graph or turn it into sources: summary, hls, rtl."""
+"""Commands that show a graph or turn it into another file or sources: summary, convert, hls, rtl."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,7 +16,7 @@ IO = ("parallel", "stream")
 
 
 def register(app: typer.Typer) -> None:
-    for command in (summary, hls, rtl):
+    for command in (summary, convert, hls, rtl):
         app.command()(command)
 
 
@@ -43,6 +44,25 @@ def summary(file: GraphFile, json: AsJson = False) -> None:
             }
         )
     print_json({"nodes": nodes, "output": graph.output})
+
+
+def convert(
+    file: GraphFile,
+    out: Annotated[Path, typer.Option("--out", help="File to write: .onnx for QONNX, else a graph file.")],
+    batch: Annotated[int, typer.Option("--batch", help="QONNX: samples per run.", min=1)] = 1,
+    allow_inexact: Annotated[
+        bool, typer.Option("--allow-inexact", help="QONNX: also where float32 rounds sums of over 24 bits.")
+    ] = False,
+) -> None:
+    """Turn a QONNX file into a graph file, or a graph file into QONNX."""
+    import qfx
+
+    graph = load(file)
+    if out.suffix.lower() == ".onnx":
+        qfx.to_qonnx(graph, out, batch=batch, allow_inexact=allow_inexact)
+    else:
+        graph.save(out)
+    print(f"{out}: {len(graph.nodes)} operators")
 
 
 def hls(

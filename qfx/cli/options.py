@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from qfx.graph import Graph
 
-GraphFile = Annotated[Path, typer.Argument(metavar="FILE", help="Graph file, written by Graph.save().")]
+GraphFile = Annotated[Path, typer.Argument(metavar="FILE", help="Graph file, or QONNX (.onnx).")]
 BoardOption = Annotated[str | None, typer.Option("--board", help="Name out of `qfx boards`, or a TOML file.")]
 Interval = Annotated[int | None, typer.Option("--interval", help="Cycles between frames to fold for.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder to write to (default: build/NAME/…).")]
@@ -21,10 +21,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text
 
 
 def load(file: Path) -> Graph:
-    """The graph in a file."""
+    """The graph in a file: its own format, or QONNX by the ending ``.onnx``."""
     import qfx
 
-    return qfx.load(file)
+    return qfx.from_qonnx(file) if file.suffix.lower() == ".onnx" else qfx.load(file)
 
 
 def default_out(file: Path, what: str) -> Path:

@@ -37,6 +37,24 @@ def graph_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def test_qonnx_there_and_back(graph_file: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    there, back = tmp_path / "network.ONNX", tmp_path / "again.qfx"
+    assert run("convert", graph_file, "--out", there).stdout == f"{there}: 5 operators\n"
+    assert run("convert", there, "--out", back).exit_code == 0
+    assert back.read_bytes() == graph_file.read_bytes()
+    shown = [run("summary", file, "--json").stdout for file in (graph_file, there)]
+    assert shown[0] == shown[1] and json.loads(shown[0])["output"]
+
+
+def test_convert_says_what_it_cannot_read(tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    (tmp_path / "bad.onnx").write_bytes(b"no protobuf")
+    result = run("convert", tmp_path / "bad.onnx", "--out", tmp_path / "out.qfx")
+    assert result.exit_code == 2 and "bad.onnx" in result.stderr
+    assert not (tmp_path / "out.qfx").exists()
+
+
 @pytest.mark.parametrize(
     ("board", "part", "period"),
     [("ultra96v2", "xczu3eg-sbva484-1-i", 5), ("zcu104", "xczu7ev-ffvc1156-2-e", 4)],
