@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from qfx.errors import GraphFileError, MissingToolError, QfxError, UnsupportedError
 
 if TYPE_CHECKING:
-    from qfx import boards, cost, hls, nn, rtl, sim
+    from qfx import boards, cost, hls, nn, rtl, sim, sweep
     from qfx.formats import (
         MXFP4,
         MXFP6,
@@ -104,6 +104,7 @@ _PUBLIC = {
     "nn": "",
     "rtl": "",
     "sim": "",
+    "sweep": "",
 }
 
 __all__ = [
@@ -153,6 +154,7 @@ __all__ = [
     "rtl",
     "save_checkpoint",
     "sim",
+    "sweep",
     "to_qonnx",
     "verify",
     "widths",
