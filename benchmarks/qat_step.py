@@ -9,7 +9,7 @@ brevitas leaves biases in float, takes weight scales from the weights and learns
 PQuantML (`pip install qfx[pquantml]`, torch backend, no pruning) quantizes biases too: once with binary
 points that stay where they are put, once with its HGQ quantizers, one per tensor, which learn bits. A step is
 zero_grad, forward, cross entropy, backward and SGD with momentum. The sides take turns, a few steps at a
-time; medians over all rounds are compared.
+time; medians over all rounds are compared. The JSON is a list with an entry per network.
 
 Memory is what a step has allocated through torch at its peak (torch.profiler), together with parameters,
 optimizer state, buffers and the batch, which were there before. Libraries that allocate for themselves are
@@ -243,18 +243,16 @@ def main() -> None:
     if not options.json:
         Console(width=140).print(table(rows))
         return
-    document = {
-        "benchmark": "qat_step",
+    facts = {
         "threads": options.threads,
         "clock": "processor time" if options.cpu_time else "wall clock",
         "rounds": options.rounds,
         "load_average": [round(load_before, 2), round(os.getloadavg()[0], 2)],
         "quantizers": fused.describe(),
-        "rows": rows,
         "versions": {**versions(), **peer_versions()},
         "machine": machine(),
     }
-    print(json.dumps(document, indent=1))
+    print(json.dumps([{**row, **facts} for row in rows], indent=1))
 
 
 if __name__ == "__main__":
