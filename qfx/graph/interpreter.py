@@ -12,6 +12,8 @@ rounding and one clamp.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property, partial
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,7 @@ from qfx.exact import FLOAT32_BOUND, FLOAT64_BOUND, exact_float32, round_
 from qfx.formats.base import Format
 from qfx.formats.fixed import FixedPoint
 from qfx.graph import ops
+from qfx.graph.compiled import EXTENSION, NotCompiledError, Program, can_encode, compilable, operands_of
 from qfx.graph.graph import Graph, Node
 from qfx.graph.kernels import array_kernel
 from qfx.graph.reference import evaluate
@@ -37,27 +40,44 @@ _LARGEST_FLOAT_SHIFT = 60
 
 Value = torch.Tensor | np.ndarray
 Kernel = Callable[..., Any]
+_ONE = torch.ones(1, dtype=torch.float64)
 
 
 class Step:
-    """One entry of the plan: what to compute, from which tensors, in which arithmetic."""
+    """One entry of the plan: what to compute, from which tensors, in which arithmetic.
 
-    def __init__(self, node: Node, inputs: tuple[str, ...], arithmetic: str, kernel: Kernel) -> None:
-        self.node = node
-        self.inputs = inputs
+    Args:
+        nodes: the chain that the step computes; the last one's name is that of the result.
+        arithmetic: ``float32``, ``float64``, ``int64`` or ``object``.
+        make: makes the function of the operands; called when it is needed first, since it holds constants.
+    """
+
+    def __init__(self, nodes: Sequence[Node], arithmetic: str, make: Callable[[], Kernel]) -> None:
+        self.nodes = tuple(nodes)
+        self.node = self.nodes[-1]
+        self.inputs = self.nodes[0].inputs
         self.arithmetic = arithmetic
-        self.kernel = kernel
+        self._make = make
+
+    @cached_property
+    def kernel(self) -> Kernel:
+        """Computes the result from the operands, all in the step's arithmetic."""
+        return self._make()
 
 
 class Interpreter:
-    """Runs one graph. Thread-safe after construction: it holds nothing but constants."""
+    """Runs one graph. Thread-safe: it holds nothing but constants.
 
-    def __init__(self, graph: Graph) -> None:
+    Args:
+        compiled: run what can be as compiled programs (:mod:`qfx.graph.compiled`); they are compiled when the
+            first batch comes. Without a compiler, or with False, every step is a call from Python.
+    """
+
+    def __init__(self, graph: Graph, compiled: bool = True) -> None:
         self._graph = graph
         self._input = graph.input_node
         self._plan = make_plan(graph, fuse=True)
-        self._traced = None if len(self._plan) == len(graph.nodes) - 1 else make_plan(graph, fuse=False)
-        self._last_use = _last_uses(self._plan, graph.output)
+        self._compiled = compiled
         largest = max(node.tensor.size for node in graph.nodes)
         self._chunk = max(1, CHUNK_ELEMENTS // largest)
 
@@ -66,44 +86,101 @@ class Interpreter:
         """Per step (named by the node that ends it): ``float32``, ``float64``, ``int64`` or ``object``."""
         return {step.node.name: step.arithmetic for step in self._plan}
 
+    @property
+    def programs(self) -> int:
+        """How many compiled programs the steps are; 0 when all are called from Python."""
+        return sum(isinstance(stage, Program) for stage in self._stages)
+
     def run(self, x: Any) -> np.ndarray:
         """Output values, float64; see :meth:`Graph.run`."""
-        fmt = self._graph.output_node.tensor.format
-        return fmt.decode(self.run_codes(x), axis=1) + 0.0
+        tensor = self._graph.output_node.tensor
+        scale = self._value_scale
+        if scale is None or self._whole is None:
+            return tensor.format.decode(self.run_codes(x), axis=1) + 0.0
+        return self._run_whole(x, scale)
 
     def run_codes(self, x: Any) -> np.ndarray:
         """Output codes, int64, shape ``(samples, *output shape)``."""
+        if self._whole is not None:
+            return self._run_whole(x, _ONE).astype(np.int64)
         x = self._checked(x)
-        shape = self._graph.output_node.tensor.shape
         with torch.no_grad(), exact_float32():
-            if len(x) <= self._chunk:
-                return _as_int64(self._execute(self._plan, x, self._last_use)[self._graph.output])
-            out = np.empty((len(x), *shape), dtype=np.int64)
-            for start in range(0, len(x), self._chunk):
-                values = self._execute(self._plan, x[start : start + self._chunk], self._last_use)
-                out[start : start + self._chunk] = _as_int64(values[self._graph.output])
-        return out
+            codes = [_as_int64(self._execute(part)[self._graph.output]) for part in self._parts(x)]
+        return codes[0] if len(codes) == 1 else np.concatenate(codes)
 
     def trace(self, x: Any) -> dict[str, np.ndarray]:
         """Codes of every tensor, int64 by node name."""
         x = self._checked(x)
+        values: dict[str, Value] = {self._input.name: self._encode(x)}
         with torch.no_grad(), exact_float32():
-            values = self._execute(self._traced or self._plan, x, {})
+            for step in self._traced:
+                values[step.node.name] = _computed(step, values, len(x))
         return {name: _as_int64(value) for name, value in values.items()}
 
-    def _execute(self, plan: Sequence[Step], x: torch.Tensor, last_use: dict[str, int]) -> dict[str, Value]:
-        values: dict[str, Value] = {self._input.name: self._encode(x)}
-        for index, step in enumerate(plan):
-            operands = [_as(values[name], step.arithmetic) for name in step.inputs]
-            result = step.kernel(*operands)
-            # A constant has one sample, which stands for all.
-            values[step.node.name] = result if step.inputs else result.expand(len(x), *result.shape[1:])
-            for name in step.inputs:
-                if last_use.get(name) == index:
+    @cached_property
+    def _traced(self) -> list[Step]:
+        whole = len(self._plan) == len(self._graph.nodes) - 1
+        return self._plan if whole else make_plan(self._graph, fuse=False)
+
+    @cached_property
+    def _stages(self) -> list[Step | Program]:
+        if not self._compiled or not any(map(compilable, self._plan)) or EXTENSION.load() is not None:
+            return list(self._plan)
+        return compiled_stages(self._graph, self._plan)
+
+    @cached_property
+    def _last_use(self) -> dict[str, int]:
+        return _last_uses(self._stages, self._graph.output)
+
+    @cached_property
+    def _whole(self) -> Program | None:
+        """The program that is the network from the real input on."""
+        first, *others = self._stages or [None]
+        return first if not others and isinstance(first, Program) and first.encodes else None
+
+    @cached_property
+    def _value_scale(self) -> torch.Tensor | None:
+        """What output codes are multiplied by, per channel, where doubles hold the product."""
+        tensor = self._graph.output_node.tensor
+        if not isinstance(tensor.format, FixedPoint) or max(map(abs, tensor.fracs)) > _LARGEST_FLOAT_SHIFT:
+            return None
+        scale = torch.tensor([2.0**-f for f in tensor.fracs], dtype=torch.float64)
+        return scale[:1].clone() if (scale == scale[0]).all() else scale
+
+    def _run_whole(self, x: Any, scale: torch.Tensor) -> np.ndarray:
+        assert self._whole is not None
+        x = self._checked(x, nan=False)
+        try:
+            with exact_float32():
+                parts = [self._whole.values(part, self._graph.output, scale) for part in self._parts(x)]
+        except RuntimeError as error:
+            if "qfx_graph: NaN" not in str(error):
+                raise
+            self._checked(x)  # says which sample
+            raise
+        return (parts[0] if len(parts) == 1 else torch.cat(parts)).numpy()
+
+    def _parts(self, x: torch.Tensor) -> Sequence[torch.Tensor]:
+        return (x,) if len(x) <= self._chunk else x.split(self._chunk)
+
+    def _execute(self, x: torch.Tensor) -> dict[str, Value]:
+        values: dict[str, Value] = {}
+        first = self._stages[0] if self._stages else None
+        if not (isinstance(first, Program) and first.encodes):
+            values[self._input.name] = self._encode(x)
+        for index, stage in enumerate(self._stages):
+            if isinstance(stage, Step):
+                values[stage.node.name] = _computed(stage, values, len(x))
+            elif stage.encodes:
+                values.update(stage.run([x]))
+            else:
+                values.update(stage.run([_as(values[name], how) for name, how in stage.inputs.items()]))
+            for name in stage.inputs:
+                if self._last_use.get(name) == index:
                     values.pop(name, None)
         return values
 
-    def _checked(self, x: Any) -> torch.Tensor:
+    def _checked(self, x: Any, nan: bool = True) -> torch.Tensor:
         if isinstance(x, torch.Tensor):
             x = x.detach().cpu()
         else:
@@ -120,7 +197,7 @@ class Interpreter:
             )
         if x.dtype not in (torch.float32, torch.float64):
             x = x.to(torch.float64)
-        if torch.isnan(x).any():
+        if nan and torch.isnan(x).any():
             sample = int(torch.isnan(x).flatten(1).any(1).nonzero()[0])
             raise QfxError(
                 f"graph input: sample {sample} holds NaN, which has no code; remove NaNs from the data first"
@@ -148,6 +225,36 @@ class Interpreter:
             scaled = (x * scale).clamp_(f.code_min - 1, f.code_max + 1)
             return round_(scaled, f.rounding).clamp_(f.code_min, f.code_max)
         return np.asarray(f.encode(x.numpy(), axis=1))
+
+
+def _computed(step: Step, values: dict[str, Value], samples: int) -> Value:
+    result: Value = step.kernel(*(_as(values[name], step.arithmetic) for name in step.inputs))
+    if step.inputs:
+        return result
+    assert isinstance(result, torch.Tensor)
+    return result.expand(samples, *result.shape[1:])  # a constant has one sample, which stands for all
+
+
+def compiled_stages(graph: Graph, plan: Sequence[Step]) -> list[Step | Program]:
+    """The plan with runs of steps that can be compiled as programs."""
+    runs = [list(run) for _, run in groupby(plan, key=compilable)]
+    stages: list[Step | Program] = []
+    for index, run in enumerate(runs):
+        others = [step for other in runs[:index] + runs[index + 1 :] for step in other]
+        later = {name for step in others for name in step.inputs} | {graph.output}
+        made = [step.node.name for step in run if step.node.name in later]
+        inputs = operands_of(run)
+        encode = (
+            set(inputs) == {graph.input_node.name}
+            and graph.input_node.name not in later
+            and isinstance(graph.input_node.op, ops.Input)
+            and can_encode(graph.input_node.op.format, graph.input_node.tensor.channels)
+        )
+        try:
+            stages += [Program(graph, run, made, encode)] if compilable(run[0]) else run
+        except NotCompiledError:
+            stages += run
+    return stages
 
 
 def make_plan(graph: Graph, fuse: bool) -> list[Step]:
@@ -266,17 +373,21 @@ def _fused_step(graph: Graph, chain: Sequence[Node]) -> Step | None:
         or fmt.code_max >= _mantissa(arithmetic)
     ):
         return None
-    product = _product_kernel(head, x, _dtype(arithmetic), scale=[2.0**-s for s in shifts])
-    rounding = fmt.rounding
-    low, high = _bounds(graph, chain[1], fmt, len(head.tensor.shape) + 1, _dtype(arithmetic))
-    # A maximum and a monotonic function can change places: the pool comes first and leaves less to round.
-    pool = _pool_kernel(last.op, len(cast.tensor.shape) - 1) if isinstance(last.op, ops.MaxPool) else None
 
-    def kernel(codes: torch.Tensor) -> torch.Tensor:
-        sums = product(codes)
-        return round_(sums if pool is None else pool(sums), rounding).clamp_(low, high)
+    def make() -> Kernel:
+        product = _product_kernel(head, x, _dtype(arithmetic), scale=[2.0**-s for s in shifts])
+        rounding = fmt.rounding
+        low, high = _bounds(graph, chain[1], fmt, len(head.tensor.shape) + 1, _dtype(arithmetic))
+        # A maximum and a monotonic function can change places: the pool comes first and leaves less to round.
+        pool = _pool_kernel(last.op, len(cast.tensor.shape) - 1) if isinstance(last.op, ops.MaxPool) else None
 
-    return Step(last, head.inputs, arithmetic, kernel)
+        def kernel(codes: torch.Tensor) -> torch.Tensor:
+            sums = product(codes)
+            return round_(sums if pool is None else pool(sums), rounding).clamp_(low, high)
+
+        return kernel
+
+    return Step(chain, arithmetic, make)
 
 
 def _bounds(graph: Graph, node: Node, fmt: FixedPoint, ndim: int, dtype: torch.dtype) -> tuple[Any, Any]:
@@ -303,15 +414,19 @@ def _plain_step(node: Node, operands: Sequence[Tensor]) -> Step:
     if isinstance(node.op, ops.Cast) and arithmetic.startswith("float"):
         if not _cast_in_float(node.op.format, operands[0].fracs):
             arithmetic = "int64"
+    return Step([node], arithmetic, partial(_plain_kernel, node, operands, arithmetic))
+
+
+def _plain_kernel(node: Node, operands: Sequence[Tensor], arithmetic: str) -> Kernel:
     if not operands:
         values = torch.from_numpy(node.op.evaluate((), ()).astype(np.int64))
         if arithmetic.startswith("float"):
             values = values.to(_dtype(arithmetic))
-        return Step(node, (), arithmetic, lambda: values)
+        return lambda: values
     if arithmetic in ("int64", "object"):
-        return Step(node, node.inputs, arithmetic, lambda *codes: evaluate(node, operands, codes))
+        return lambda *codes: evaluate(node, operands, codes)
     kernel = array_kernel(node.op, operands, _dtype(arithmetic))
-    return Step(node, node.inputs, arithmetic, kernel or _float_kernel(node, operands, _dtype(arithmetic)))
+    return kernel or _float_kernel(node, operands, _dtype(arithmetic))
 
 
 def _float_kernel(node: Node, operands: Sequence[Tensor], dtype: torch.dtype) -> Kernel:
@@ -470,7 +585,7 @@ def _as_int64(value: Value) -> np.ndarray:
     return value.astype(np.int64)
 
 
-def _last_uses(plan: Sequence[Step], output: str) -> dict[str, int]:
-    uses = {name: index for index, step in enumerate(plan) for name in step.inputs}
+def _last_uses(stages: Sequence[Step | Program], output: str) -> dict[str, int]:
+    uses = {name: index for index, stage in enumerate(stages) for name in stage.inputs}
     uses.pop(output, None)
     return uses

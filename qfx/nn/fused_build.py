@@ -1,153 +1,22 @@
-"""Compiles the fused quantizer on first use and keeps it in the user's cache folder.
-
-The library is kept under a digest of its sources, the compiler, torch's version and the processor's
-instruction set, so that none of them can change under it. Processes that start together wait for the one that
-compiles.
-"""
+"""Compiles the fused quantizer on first use; see :mod:`qfx.extension`."""
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
-import warnings
-from functools import cache
 from pathlib import Path
 
-import torch
+from qfx.extension import SWITCH, Extension, switched_off
+
+__all__ = ["SWITCH", "load", "status", "switched_off"]
 
 _FOLDER = Path(__file__).parent
-_SOURCES = ("fused_kernels.h", "fused_kernels.cpp", "fused.cpp")
-# Nothing here may change what IEEE operations give in the order written; errno and traps are not looked at.
-_KERNEL_FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off")
-_TIMEOUT_S = 900
-#: Set to 0 to compute with torch operators only.
-SWITCH = "QFX_FUSED"
+_EXTENSION = Extension(
+    name="fused",
+    what="the fused quantizer",
+    consequence="training uses plain torch operators, which take about twice as long",
+    kernels=_FOLDER / "fused_kernels.cpp",
+    operators=_FOLDER / "fused.cpp",
+    headers=(_FOLDER / "fused_kernels.h",),
+)
 
-
-class BuildError(Exception):
-    """Why there is no compiled quantizer."""
-
-
-@cache
-def load() -> str | None:
-    """Make the operators ``torch.ops.qfx.*`` available, compiling them if that was not done yet.
-
-    Returns:
-        ``None`` when they are; otherwise why not, in a few words. Warns once in that case, unless it was
-        asked for.
-    """
-    if switched_off():
-        return f"switched off ({SWITCH}=0)"
-    try:
-        torch.ops.load_library(str(_built()))
-    except (BuildError, OSError) as error:
-        warnings.warn(
-            f"qfx: training uses plain torch operators, which take about twice as long: {error}. "
-            f"Results are the same. {SWITCH}=0 silences this",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-        return str(error).splitlines()[0]
-    return None
-
-
-def switched_off() -> bool:
-    """Whether the environment says that torch operators are to do everything."""
-    return os.environ.get(SWITCH, "1") == "0"
-
-
-def status() -> tuple[bool, str]:
-    """Whether the compiled quantizer is in use, and the file or the reason. Compiles it if need be."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        reason = load()
-    return (True, str(_built())) if reason is None else (False, reason)
-
-
-@cache
-def _built() -> Path:
-    """The shared library.
-
-    Raises:
-        BuildError: there is no compiler, or it cannot compile this.
-        OSError: the cache folder cannot be written.
-    """
-    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
-    if compiler is None:
-        raise BuildError("there is no C++ compiler (g++) on PATH")
-    target = _cache() / f"fused-{_key(compiler)}.so"
-    if target.exists():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with open(target.parent / ".lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not target.exists():
-            _compile(compiler, target)
-    return target
-
-
-def _compile(compiler: str, target: Path) -> None:
-    print("qfx: compiling the fused quantizer; this happens once and takes about 20 seconds", file=sys.stderr)
-    root = Path(torch.__file__).parent
-    include = [f"-I{root / 'include'}", f"-I{root / 'include' / 'torch' / 'csrc' / 'api' / 'include'}"]
-    abi = f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"
-    libraries = [f"-L{root / 'lib'}", "-ltorch_cpu", "-lc10"]
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        kernels, built = Path(folder) / "kernels.o", Path(folder) / target.name
-        source = _FOLDER / "fused_kernels.cpp"
-        _run([compiler, *_KERNEL_FLAGS, "-std=c++17", "-fPIC", "-c", source, "-o", kernels])
-        # C++20 is what torch's newer headers ask for; the older ones compile with it too.
-        command = [compiler, "-O1", "-std=c++20", "-fPIC", "-shared", "-fopenmp", abi, *include]
-        _run([*command, _FOLDER / "fused.cpp", kernels, "-o", built, *libraries])
-        os.replace(built, target)
-
-
-def _run(command: list[str | Path]) -> None:
-    try:
-        done = subprocess.run(
-            [str(part) for part in command], capture_output=True, text=True, errors="replace",
-            timeout=_TIMEOUT_S, check=False,
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise BuildError(f"{command[0]} does not run: {error}") from error
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()
-        raise BuildError(f"{command[0]} cannot compile the fused quantizer: {' '.join(lines[:1])}")
-
-
-def _key(compiler: str) -> str:
-    digest = hashlib.sha256()
-    for name in _SOURCES:
-        digest.update((_FOLDER / name).read_bytes())
-    digest.update(repr((_KERNEL_FLAGS, torch.__version__, _version(compiler), _processor())).encode())
-    return digest.hexdigest()[:20]
-
-
-def _version(compiler: str) -> str:
-    try:
-        done = subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=60)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise BuildError(f"{compiler} does not run: {error}") from error
-    return done.stdout.partition("\n")[0]
-
-
-def _processor() -> str:
-    """What -march=native looks at."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
-    except OSError:
-        lines = []
-    flags = [line for line in lines if line.startswith(("flags", "Features"))]
-    return os.uname().machine + (flags[0] if flags else os.uname().nodename)
-
-
-def _cache() -> Path:
-    root = os.environ.get("QFX_CACHE") or os.path.join(
-        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "qfx"
-    )
-    return Path(root) / "fused"
+load = _EXTENSION.load
+status = _EXTENSION.status
