@@ -35,11 +35,18 @@ class Fold:
         simd: matrix-vector units only: elements of an input beat.
         lanes: matrix-vector units behind a sliding window only: elements of the window's beats; divides
             ``simd``.
+        memory: where weights are kept: ``"lut"`` (LUT RAM), ``"block"`` (block RAM), or ``"auto"``: where the
+            synthesis tool puts them, and for stages without weights.
     """
 
     pe: int
     simd: int | None = None
     lanes: int | None = None
+    memory: str = "auto"
+
+
+#: Value of the kernels' ``ROM_STYLE`` for :attr:`Fold.memory`.
+_ROM_STYLES = {"auto": "auto", "lut": "distributed", "block": "block"}
 
 
 def divisors(n: int) -> list[int]:
@@ -119,10 +126,11 @@ def stage_kernels(stage: Stage, fold: Fold, *, words: bool = False) -> list[Kern
 
 def frame_steps(stage: Stage, fold: Fold) -> int:
     """Steps of the slowest kernel of a stage for one frame: the interval that the stage allows."""
-    return max(_frame_steps(stage, fold, kernel) for kernel in stage_kernels(stage, fold))
+    return max(kernel_steps(stage, fold, kernel) for kernel in stage_kernels(stage, fold))
 
 
-def _frame_steps(stage: Stage, fold: Fold, kernel: Kernel) -> int:
+def kernel_steps(stage: Stage, fold: Fold, kernel: Kernel) -> int:
+    """Steps of one of a stage's kernels for one frame."""
     n = kernel.number
     match kernel.module:
         case "qfx_window":
@@ -202,7 +210,7 @@ def _matvec(stage: MatVec, fold: Fold, words: bool) -> Kernel:
         WEIGHT_FILE="",
         BIAS_FILE="",
         RAM_STYLE="auto",
-        ROM_STYLE="auto",
+        ROM_STYLE=_ROM_STYLES[fold.memory],
     )
     if not words:
         return kernel
@@ -230,7 +238,7 @@ def _depthwise(stage: Depthwise, fold: Fold, words: bool) -> Kernel:
         HAS_BIAS=int(stage.bias is not None),
         WEIGHT_FILE="",
         BIAS_FILE="",
-        ROM_STYLE="auto",
+        ROM_STYLE=_ROM_STYLES[fold.memory],
     )
     if not words:
         return kernel

@@ -38,6 +38,11 @@ class Resources:
         return Resources(self.lut * count, self.ff * count, self.dsp * count, self.bram18 * count)
 
     @property
+    def vector(self) -> tuple[float, float, float, float]:
+        """LUT, FF, DSP, BRAM18."""
+        return self.lut, self.ff, self.dsp, self.bram18
+
+    @property
     def weight(self) -> float:
         """One figure to compare foldings by, in LUTs: on common devices there are 150 to 300 LUTs to a DSP
         block or a block RAM.
@@ -50,11 +55,28 @@ def total(kernels: Iterable[Kernel]) -> Resources:
     return sum((of(kernel) for kernel in kernels), Resources())
 
 
-def memory(depth: int, width: int, *, rom: bool) -> Resources:
-    """A memory where the tool puts it when left to itself."""
+#: Depth and width that a block RAM of 18 Kbit can be used in (AMD UG473, table 1-7; UG573 has the same).
+_BLOCK_SHAPES = ((512, 36), (1024, 18), (2048, 9), (4096, 4), (8192, 2), (16384, 1))
+
+
+def block_rams(depth: int, width: int) -> int:
+    """Block RAMs of 18 Kbit for a memory: the best of the shapes that they have."""
+    return min(math.ceil(depth / d) * math.ceil(width / w) for d, w in _BLOCK_SHAPES)
+
+
+def memory(depth: int, width: int, *, rom: bool, style: str = "auto") -> Resources:
+    """A memory.
+
+    Args:
+        depth: words.
+        width: bits of a word.
+        rom: nothing is written at run time.
+        style: ``"distributed"`` (look-up tables), ``"block"``, or ``"auto"``: where the tool puts it when
+            left to itself.
+    """
     lut = width * math.ceil(depth / LUT_RAM_BITS) * (1 if rom else 1.5)
-    if depth >= 256 and lut > 100 or lut > 2000:
-        return Resources(lut=4, bram18=math.ceil(width / 36) * math.ceil(depth / 512))
+    if style == "block" or style == "auto" and (depth >= 256 and lut > 100 or lut > 2000):
+        return Resources(lut=4, bram18=block_rams(depth, width))
     return Resources(lut=lut, ff=width)
 
 
@@ -93,7 +115,8 @@ def of(kernel: Kernel) -> Resources:
                 lut=macs * product_bits, ff=2 * macs * product_bits
             )
             cost += Resources(lut=n("PE") * acc + 40, ff=2 * n("PE") * acc + 40)
-            cost += memory(n("GROUPS") * n("NF") * n("SF"), macs * n("W_WIDTH"), rom=True)
+            style = str(kernel.parameters["ROM_STYLE"])
+            cost += memory(n("GROUPS") * n("NF") * n("SF"), macs * n("W_WIDTH"), rom=True, style=style)
             if n("HAS_BIAS"):
                 cost += memory(n("GROUPS") * n("NF"), n("PE") * acc, rom=True)
             if n("NF") > 1 and n("SF") > 1:
@@ -105,7 +128,9 @@ def of(kernel: Kernel) -> Resources:
                 product(n("A_WIDTH"), n("W_WIDTH"))
                 + Resources(lut=acc, ff=2 * acc + n("A_WIDTH") + n("W_WIDTH"))
             ) * p
-            return cost + memory(n("GROUPS") * n("K"), p * n("W_WIDTH"), rom=True) + Resources(lut=20, ff=20)
+            style = str(kernel.parameters["ROM_STYLE"])
+            weights = memory(n("GROUPS") * n("K"), p * n("W_WIDTH"), rom=True, style=style)
+            return cost + weights + Resources(lut=20, ff=20)
         case "qfx_affine":
             lane = product(n("IN_WIDTH"), n("SCALE_WIDTH")) + Resources(
                 lut=n("OUT_WIDTH"), ff=2 * n("OUT_WIDTH") + n("IN_WIDTH")

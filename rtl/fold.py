@@ -1,26 +1,20 @@
-"""Folding: how parallel each stage is, from a target interval, a board, or by hand."""
+"""Folding: how parallel each stage is, from a target interval, a budget of resources, a board, or by hand."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import gcd
 
 from qfx.boards import Board
 from qfx.errors import QfxError
 from qfx.graph import Graph
-from qfx.rtl.build import (
-    Fold,
-    conversion,
-    conversion_kernels,
-    divisors,
-    frame_steps,
-    is_main,
-    lanes_in,
-    stage_kernels,
-)
-from qfx.rtl.estimate import Resources, total
-from qfx.rtl.stages import Concat, Elementwise, MatVec, Program, Reorder, Stage, Value
+from qfx.rtl import choices
+from qfx.rtl.build import Fold, divisors, is_main
+from qfx.rtl.choices import Choice, lane_choices
+from qfx.rtl.estimate import Resources
+from qfx.rtl.solver import Budget, Problem, Solution
+from qfx.rtl.stages import MatVec, Program, Stage
 
 #: Without any wish of the user: multiply-accumulate units of the layer that has most to do.
 DEFAULT_MACS = 64
@@ -37,12 +31,15 @@ class Folding:
         input_lanes: elements of an input beat.
         target: the interval that no stage exceeds, in cycles.
         resources: estimate of kernels and converters.
+        gap: how much cheaper, in parts of its cost, a better folding could be. 0: this is the optimum; 1: not
+            known, the search for a faster one was cut short as well.
     """
 
     folds: Mapping[str, Fold]
     input_lanes: int
     target: int
     resources: Resources
+    gap: float = 0.0
 
 
 def choose(
@@ -51,176 +48,75 @@ def choose(
     *,
     interval: int | None = None,
     board: Board | None = None,
+    budget: Mapping[str, float] | None = None,
     fold: Mapping[str, Mapping[str, int]] | None = None,
 ) -> Folding:
     """The folding for what the user asked for.
 
-    With ``interval``: the cheapest folding that takes at most so many cycles per frame. With ``board`` and no
-    ``interval``: the fastest that fits the board. With ``fold``: these layers as given, all others as cheap
-    as keeps up with them (or with ``interval``). With nothing: the layer with most multiplications gets about
-    :data:`DEFAULT_MACS` multipliers, the others keep up with it.
+    With ``interval``: the cheapest folding that takes at most so many cycles per frame. With ``board`` or
+    ``budget`` and no ``interval``: the fastest that fits, and of these the cheapest. With ``fold``: these
+    layers as given, all others as cheap as keeps up with them (or with ``interval``). With nothing: the layer
+    with most multiplications gets about :data:`DEFAULT_MACS` multipliers, the others keep up with it.
+
+    Args:
+        graph: for names in messages.
+        program: its stages.
+        interval: most cycles per frame.
+        board: its resources, less what place and route needs free, are the budget.
+        budget: limits of ``"lut"``, ``"ff"``, ``"dsp"``, ``"bram18"``; they replace those of the board.
+        fold: by node name or module path.
 
     Raises:
-        QfxError: the interval cannot be reached, the board is too small, or a fold does not divide its layer.
+        QfxError: the interval cannot be reached, the budget is too small, or a fold does not divide its
+            layer.
     """
     fixed = _fixed(graph, program, fold or {})
-    least = {stage.output.name: _least_steps(stage, fixed.get(stage.output.name)) for stage in program.stages}
+    limits = _budget(board, budget)
+    options = {stage.output.name: _of_stage(stage, fixed.get(stage.output.name)) for stage in program.stages}
+    problem = Problem(program, options)
+    least = {name: min(c.steps for c in own) for name, own in options.items()}
     # One pixel of the input comes in per cycle at most.
     floor = max([*least.values(), program.input.pixels])
     if interval is not None:
-        if interval < floor == program.input.pixels:
-            raise QfxError(
-                f"graph: an input frame has {floor} pixels and at most one comes in per cycle, so "
-                f"interval={interval} cannot be reached; give interval={floor} or more"
-            )
-        if interval < floor:
-            slow = max(program.stages, key=lambda s: least[s.output.name])
-            given = " with the fold given" if slow.output.name in fixed else " fully unfolded"
-            raise QfxError(
-                f"{graph[slow.node].where}: needs {floor} cycles per frame{given}, so interval={interval} "
-                f"cannot be reached; give interval={floor} or more"
-            )
-        result = _solve(program, interval, fixed)
-        if board is not None and not _fits(result.resources, board):
-            raise QfxError(
-                f"board {board.name}: interval={interval} needs about {_figures(result.resources)}, the "
-                f"board has {_board_figures(board)}; give a larger interval"
-            )
-        return result
+        _check_interval(graph, program, interval, floor, least, fixed)
+        return _within(problem, interval, limits, board)
     if fixed:
-        own = [frame_steps(s, fixed[s.output.name]) for s in program.stages if s.output.name in fixed]
-        return _solve(program, max(floor, *own), fixed)
-    if board is not None:
-        return _fastest(program, board, floor)
-    return _solve(program, max(floor, _default_interval(program)), fixed)
+        own = [least[name] for name in fixed]
+        # A board that is given with folds is only the target of scripts: the user has decided already.
+        return _within(problem, max(floor, *own), limits if budget else Budget(), board)
+    if not limits.is_open:
+        return _fastest(problem, limits, floor, board)
+    return _within(problem, max(floor, _default_interval(program)), limits, board)
 
 
-# -- one stage -----------------------------------------------------------------------------------------------
+def _of_stage(stage: Stage, fixed: Fold | None) -> list[Choice]:
+    if fixed is None:
+        return choices.every(stage)
+    same = {"simd": fixed.simd, "pe": fixed.pe, "lanes": fixed.lanes}
+    return [c for c in choices.every(stage) if {k: getattr(c.fold, k) for k in same} == same]
 
 
-def candidates(stage: Stage, target: int) -> Iterator[Fold]:
-    """Foldings of a stage worth weighing: those within ``target`` steps, less what is more parallel than
-    needed without making a beat narrower.
-    """
-    if not isinstance(stage, MatVec):
-        for lanes in _lane_choices(stage):
-            fold = Fold(lanes)
-            if frame_steps(stage, fold) <= target:
-                yield fold
-        return
-    rounds = stage.rounds * stage.groups
-    for simd in divisors(stage.columns):
-        pe = next(
-            (
-                p
-                for p in divisors(stage.rows)
-                if rounds * (stage.rows // p) * (stage.columns // simd) <= target
-            ),
-            None,
-        )
-        if pe is None:
-            continue
-        if stage.window is None:
-            yield Fold(pe, simd)
-            continue
-        per_group = stage.inputs[0].channels // stage.groups
-        for lanes in divisors(gcd(simd, per_group)):
-            if frame_steps(stage, Fold(pe, simd, lanes)) <= target:
-                yield Fold(pe, simd, lanes)
-                break
-
-
-def _lane_limit(stage: Stage) -> int:
-    if isinstance(stage, Reorder):
-        return stage.block
-    if isinstance(stage, Concat):
-        return gcd(*(value.channels for value in stage.inputs))
-    return stage.output.channels
-
-
-def _lane_choices(stage: Stage) -> list[int]:
-    """How many elements a beat may have."""
-    limit = _lane_limit(stage)
-    group = stage.group if isinstance(stage, Elementwise) else 1
-    return [lanes for lanes in divisors(limit) if lanes % group == 0 or lanes == limit]
-
-
-def _least_steps(stage: Stage, fixed: Fold | None) -> int:
-    """Steps per frame with all the parallelism that the kernels offer."""
-    if fixed is not None:
-        return frame_steps(stage, fixed)
-    if not isinstance(stage, MatVec):
-        return frame_steps(stage, Fold(_lane_limit(stage)))
-    lanes = None if stage.window is None else stage.inputs[0].channels // stage.groups
-    return frame_steps(stage, Fold(stage.rows, stage.columns, lanes))
-
-
-# -- all stages ----------------------------------------------------------------------------------------------
-
-
-def _solve(program: Program, target: int, fixed: Mapping[str, Fold]) -> Folding:
-    """The cheapest folding within ``target``: stage by stage along the flow, once for each width of the
-    input.
-    """
-    options = {
-        stage.output.name: [fixed[stage.output.name]]
-        if stage.output.name in fixed
-        else list(candidates(stage, target))
-        for stage in program.stages
-    }
-    costs = {
-        (stage.output.name, fold): total(stage_kernels(stage, fold))
-        for stage in program.stages
-        for fold in options[stage.output.name]
-    }
-    best: Folding | None = None
-    for lanes in divisors(program.input.channels):
-        if program.input.size // lanes > target:
-            continue
-        result = _along(program, target, lanes, options, costs)
-        if best is None or result.resources.weight < best.resources.weight:
-            best = result
-    assert best is not None
-    return best
-
-
-def _along(
+def _check_interval(
+    graph: Graph,
     program: Program,
-    target: int,
-    input_lanes: int,
-    options: Mapping[str, list[Fold]],
-    costs: Mapping[tuple[str, Fold], Resources],
-) -> Folding:
-    lanes = {program.input.name: input_lanes}
-    folds: dict[str, Fold] = {}
-    resources = Resources()
-    for stage in program.stages:
-        name = stage.output.name
-
-        def cost(fold: Fold, stage: Stage = stage, name: str = name) -> Resources:
-            taken = lanes_in(stage, fold)
-            converters = [
-                total(conversion_kernels(stage.node, v.width, lanes[v.name], taken, v.size, target))
-                for v in stage.inputs
-            ]
-            return sum(converters, costs[name, fold])
-
-        possible = [
-            fold
-            for fold in options[name]
-            if all(_keeps_up(v, lanes[v.name], lanes_in(stage, fold), target) for v in stage.inputs)
-        ]
-        fold = min(possible or options[name], key=lambda f: cost(f).weight)
-        folds[name] = fold
-        lanes[name] = fold.pe
-        resources += cost(fold)
-    return Folding(folds, input_lanes, target, resources)
-
-
-def _keeps_up(value: Value, before: int, after: int, target: int) -> bool:
-    """Whether converters between two widths are fast enough; always so but for narrow ends."""
-    path = (before, *conversion(before, after, value.size, target), after)
-    return all(value.size // min(a, b) <= target for a, b in zip(path, path[1:], strict=False))
+    interval: int,
+    floor: int,
+    least: Mapping[str, int],
+    fixed: Mapping[str, Fold],
+) -> None:
+    if interval >= floor:
+        return
+    if floor == program.input.pixels:
+        raise QfxError(
+            f"graph: an input frame has {floor} pixels and at most one comes in per cycle, so "
+            f"interval={interval} cannot be reached; give interval={floor} or more"
+        )
+    slow = max(program.stages, key=lambda s: least[s.output.name])
+    given = " with the fold given" if slow.output.name in fixed else " fully unfolded"
+    raise QfxError(
+        f"{graph[slow.node].where}: needs {floor} cycles per frame{given}, so interval={interval} "
+        f"cannot be reached; give interval={floor} or more"
+    )
 
 
 def _default_interval(program: Program) -> int:
@@ -228,52 +124,103 @@ def _default_interval(program: Program) -> int:
     return -(-max(macs, default=0) // DEFAULT_MACS)
 
 
-def _fastest(program: Program, board: Board, floor: int) -> Folding:
-    """The smallest interval whose folding fits the board, by bisection."""
-    slowest = max([floor, *(max(frame_steps(s, fold) for fold in _ends(s)) for s in program.stages)])
-    low, high = floor, slowest
-    if not _fits(_solve(program, high, {}).resources, board):
+# -- budgets -------------------------------------------------------------------------------------------------
+
+
+def _budget(board: Board | None, given: Mapping[str, float] | None) -> Budget:
+    limits: dict[str, float] = {}
+    if board is not None:
+        have = board.resources
+        limits = {
+            "lut": LUT_SHARE * have.lut,
+            "ff": LUT_SHARE * have.ff,
+            "dsp": MEMORY_SHARE * have.dsp,
+            "bram18": MEMORY_SHARE * have.bram18,
+        }
+    known = ("lut", "ff", "dsp", "bram18")
+    for name, limit in (given or {}).items():
+        if name not in known:
+            raise QfxError(f"budget: found {name!r}; supported: {', '.join(known)}")
+        if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit >= 0:
+            raise QfxError(f"budget: {name}={limit!r} must be a number, 0 or more")
+        limits[name] = limit
+    return Budget(**limits)
+
+
+def _within(problem: Problem, target: int, limits: Budget, board: Board | None) -> Folding:
+    """The cheapest folding within an interval and a budget."""
+    found = problem.solve(target, limits)
+    if found is None:
+        # The interval itself can be reached: that was looked at before.
+        least = problem.solve(target, Budget())
+        assert least is not None
         raise QfxError(
-            f"board {board.name}: the network does not fit even when fully folded: it needs about "
-            f"{_figures(_solve(program, high, {}).resources)}, the board has "
-            f"{_board_figures(board)}; take a larger board, fewer weights, or narrower formats"
+            f"{_owner(board)}: interval={target} needs about {_figures(least.resources)}, "
+            f"{_may_use(limits, board)}; give a larger interval"
+        )
+    return _folding(problem, found, target)
+
+
+def _fastest(problem: Problem, limits: Budget, floor: int, board: Board | None) -> Folding:
+    """The smallest interval that a folding within the budget reaches, by bisection over all intervals at
+    which anything changes; then the cheapest of these foldings.
+    """
+    targets = sorted(t for t in _intervals(problem) | {floor} if t >= floor)
+    low, high = 0, len(targets) - 1
+    fitting = problem.solve(targets[high], limits, any_that_fits=True)
+    if fitting is None:
+        least = problem.solve(targets[high], Budget())
+        assert least is not None
+        raise QfxError(
+            f"{_owner(board)}: the network does not fit even when fully folded: it needs about "
+            f"{_figures(least.resources)}, {_may_use(limits, board)}; take a larger board, fewer weights, "
+            "or narrower formats"
         )
     while low < high:
         middle = (low + high) // 2
-        if _fits(_solve(program, middle, {}).resources, board):
-            high = middle
+        better = problem.solve(targets[middle], limits, any_that_fits=True)
+        if better is not None:
+            high, fitting = middle, better
         else:
             low = middle + 1
-    return _solve(program, high, {})
+    found = problem.solve(targets[high], limits) or fitting
+    return _folding(problem, found, targets[high])
 
 
-def _ends(stage: Stage) -> tuple[Fold, ...]:
-    """The least parallel fold."""
-    if isinstance(stage, MatVec):
-        return (Fold(1, 1, None if stage.window is None else 1),)
-    return (Fold(_lane_choices(stage)[0]),)
+def _intervals(problem: Problem) -> set[int]:
+    """The intervals at which a fold, a width of the input or a way of converting becomes possible."""
+    program = problem.program
+    found = {choice.steps for own in problem.choices.values() for choice in own}
+    for value in (program.input, *(stage.output for stage in program.stages)):
+        found |= {value.size // lanes for lanes in divisors(value.channels)}
+    return found
 
 
-def _fits(used: Resources, board: Board) -> bool:
-    have = board.resources
-    return (
-        used.lut <= LUT_SHARE * have.lut
-        and used.ff <= LUT_SHARE * have.ff
-        and used.dsp <= MEMORY_SHARE * have.dsp
-        and used.bram18 <= MEMORY_SHARE * have.bram18
-    )
+def _folding(problem: Problem, found: Solution, target: int) -> Folding:
+    gap = 1.0 if problem.undecided else found.gap
+    return Folding(found.folds, found.input_lanes, target, found.resources, gap)
+
+
+def _owner(board: Board | None) -> str:
+    return "budget" if board is None else f"board {board.name}"
 
 
 def _figures(r: Resources) -> str:
     return f"{r.lut:.0f} LUT, {r.ff:.0f} FF, {r.dsp:.0f} DSP, {r.bram18:.0f} BRAM18"
 
 
-def _board_figures(board: Board) -> str:
-    r = board.resources
-    return (
-        f"{r.lut} LUT, {r.ff} FF, {r.dsp} DSP, {r.bram18} BRAM18 ({LUT_SHARE:.0%} of the LUT and FF and "
-        f"{MEMORY_SHARE:.0%} of the rest may be used)"
+def _may_use(limits: Budget, board: Board | None) -> str:
+    names = ("LUT", "FF", "DSP", "BRAM18")
+    allowed = ", ".join(
+        f"{limit:.0f} {name}"
+        for limit, name in zip(limits.vector, names, strict=True)
+        if limit != float("inf")
     )
+    if board is None:
+        return f"the budget is {allowed}"
+    r = board.resources
+    has = f"{r.lut} LUT, {r.ff} FF, {r.dsp} DSP, {r.bram18} BRAM18"
+    return f"the board has {has}, of which {allowed} may be used"
 
 
 # -- by hand -------------------------------------------------------------------------------------------------
@@ -317,7 +264,7 @@ def _checked(graph: Graph, stage: Stage, name: str, wish: dict[str, int]) -> Fol
             f"{'pe and simd' if matrix else 'pe (elements per beat)'}"
         )
     if not isinstance(stage, MatVec):
-        return Fold(_one_of(where, "pe", wish["pe"], _lane_choices(stage)))
+        return Fold(_one_of(where, "pe", wish["pe"], lane_choices(stage)))
     pe = _divides(where, "pe", wish.get("pe", 1), stage.rows)
     simd = _divides(where, "simd", wish.get("simd", 1), stage.columns)
     if stage.window is None:

@@ -42,6 +42,8 @@ def plan(
     board: str | Board | os.PathLike[str] | None = None,
     fold: Mapping[str, Mapping[str, int]] | None = None,
     interval: int | None = None,
+    budget: Mapping[str, float] | None = None,
+    frames_per_second: float | None = None,
     architecture: str = "stream",
     levels: int | None = None,
     top: str = "qfx_top",
@@ -52,8 +54,8 @@ def plan(
     Arguments and errors are those of :func:`generate`.
     """
     _check_top(top)
-    if interval is not None and (isinstance(interval, bool) or not isinstance(interval, int) or interval < 1):
-        raise QfxError(f"interval={interval!r}: must be a number of cycles, 1 or more")
+    target_board = None if board is None else boards.get(board)
+    interval = _interval(interval, frames_per_second, target_board)
     if architecture == "parallel":
         return _plan_parallel(graph, board, fold, levels, top).design
     if architecture != "stream":
@@ -62,9 +64,8 @@ def plan(
         raise QfxError(
             "levels: only architecture='parallel' has them; the stream kernels are pipelined as they are"
         )
-    target_board = None if board is None else boards.get(board)
     program = lower(graph)
-    folding = choose(graph, program, interval=interval, board=target_board, fold=fold)
+    folding = choose(graph, program, interval=interval, board=target_board, budget=budget, fold=fold)
     design = build(graph, program, folding.folds, folding.input_lanes, folding.target, top)
     design = fifos.size(design)
     cost = total(design.kernels)
@@ -88,6 +89,8 @@ def generate(
     board: str | Board | os.PathLike[str] | None = None,
     fold: Mapping[str, Mapping[str, int]] | None = None,
     interval: int | None = None,
+    budget: Mapping[str, float] | None = None,
+    frames_per_second: float | None = None,
     architecture: str = "stream",
     levels: int | None = None,
     top: str = "qfx_top",
@@ -103,6 +106,10 @@ def generate(
         fold: by node name or module path: ``{"pe": …, "simd": …}`` for ``linear`` and ``conv``, ``{"pe": …}``
             (elements per beat) for everything else. Layers that are not named keep up with those that are.
         interval: target: cycles per frame. The cheapest folding that reaches it is taken.
+        budget: most LUTs, flip-flops, multiplier blocks and block RAMs of 18 Kbit by the estimate, any of
+            ``"lut"``, ``"ff"``, ``"dsp"``, ``"bram18"``; they replace those of the board. Without
+            ``interval`` and ``fold`` the design becomes the fastest within them.
+        frames_per_second: instead of ``interval``: frames per second at the clock of ``board``.
         architecture: ``"stream"``: folded kernels, any size of network. ``"parallel"``: fully unrolled, a
             frame in every cycle, constant matrices as shared adder graphs without multipliers
             (docs/parallel.md); ``fold`` and ``interval`` do not apply.
@@ -133,6 +140,8 @@ def generate(
             board=target_board,
             fold=fold,
             interval=interval,
+            budget=budget,
+            frames_per_second=frames_per_second,
             architecture=architecture,
             levels=levels,
             top=top,
@@ -150,6 +159,28 @@ def generate(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return replace(design, directory=out)
+
+
+def _interval(interval: int | None, frames_per_second: float | None, board: Board | None) -> int | None:
+    """The interval that is asked for, in cycles."""
+    if interval is not None and (isinstance(interval, bool) or not isinstance(interval, int) or interval < 1):
+        raise QfxError(f"interval={interval!r}: must be a number of cycles, 1 or more")
+    if frames_per_second is None:
+        return interval
+    if interval is not None:
+        raise QfxError("interval and frames_per_second: both are given; give one of them")
+    rate = frames_per_second
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < float("inf"):
+        raise QfxError(f"frames_per_second={rate!r}: must be a number above 0")
+    if board is None:
+        raise QfxError("frames_per_second: needs board=, for its clock; or give interval= in cycles")
+    cycles = int(board.clock_mhz * 1e6 / rate)
+    if cycles < 1:
+        raise QfxError(
+            f"frames_per_second={rate!r}: more than one frame per cycle of {board.name}'s clock of "
+            f"{board.clock_mhz:g} MHz"
+        )
+    return cycles
 
 
 def _check_top(top: str) -> None:

@@ -209,7 +209,7 @@ def window_usual_depth(kernel: Kernel) -> int:
     The longest way is from the end of a row to the next, or from the end of a frame to the next. This is
     enough where the input comes about as fast as the windows move on; :func:`window_full_depth` always is.
     """
-    return window_span(kernel) + int(window_sequence(kernel)[1].max())
+    return window_span(kernel) + int(window_advances(kernel).max())
 
 
 def window_full_depth(kernel: Kernel) -> int:
@@ -217,6 +217,20 @@ def window_full_depth(kernel: Kernel) -> int:
     held up before.
     """
     return window_span(kernel) + kernel.number("IN_H") * kernel.number("IN_W") * kernel.number("BEATS")
+
+
+def window_advances(kernel: Kernel) -> np.ndarray:
+    """By how many beats the window's first beat moves on after each output pixel of a frame: int64
+    ``(OUT_H * OUT_W,)``.
+    """
+    n = kernel.number
+    beats, in_h, in_w = n("BEATS"), n("IN_H"), n("IN_W")
+    last_x = min(n("OUT_W") - 1, (in_w - 1 + n("PAD_LEFT")) // n("STRIDE_W"))
+    last_y = min(n("OUT_H") - 1, (in_h - 1 + n("PAD_TOP")) // n("STRIDE_H"))
+    y = np.minimum(np.arange(n("OUT_H")), last_y)[:, None] * n("STRIDE_H") * in_w
+    x = np.minimum(np.arange(n("OUT_W")), last_x)[None, :] * n("STRIDE_W")
+    base = ((y + x) * beats).reshape(-1)
+    return np.asarray(np.append(base[1:], in_h * in_w * beats + base[0]) - base)
 
 
 def window_sequence(kernel: Kernel) -> tuple[np.ndarray, np.ndarray, int]:
@@ -246,13 +260,8 @@ def window_sequence(kernel: Kernel) -> tuple[np.ndarray, np.ndarray, int]:
     need = np.array(np.broadcast_to(need, np.broadcast_shapes(inside.shape, off.shape))).reshape(-1)
     need[0] = max(int(need[0]), min(fill0 + 1, n("DEPTH")) - 1)
 
-    last_x = min(n("OUT_W") - 1, (in_w - 1 + n("PAD_LEFT")) // n("STRIDE_W"))
-    last_y = min(n("OUT_H") - 1, (in_h - 1 + n("PAD_TOP")) // n("STRIDE_H"))
-    y = np.minimum(np.arange(n("OUT_H")), last_y)[:, None] * n("STRIDE_H") * in_w
-    x = np.minimum(np.arange(n("OUT_W")), last_x)[None, :] * n("STRIDE_W")
-    base = ((y + x) * beats - fill0).reshape(-1)
-    after = np.append(base[1:], in_h * in_w * beats + base[0])
+    advances = window_advances(kernel)
     drop = np.zeros(need.shape, dtype=np.int64)
-    per_pixel = need.size // base.size
-    drop[per_pixel - 1 :: per_pixel] = after - base
+    per_pixel = need.size // advances.size
+    drop[per_pixel - 1 :: per_pixel] = advances
     return need, drop, fill0

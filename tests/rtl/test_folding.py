@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from collections.abc import Iterator
 
 import pytest
 from rtl_networks import NETWORKS, Net
@@ -10,11 +12,12 @@ from rtl_networks import NETWORKS, Net
 import qfx.rtl
 from qfx import FixedPoint, QfxError, boards
 from qfx.graph import Graph, ops
-from qfx.rtl import estimate
-from qfx.rtl.build import Fold, conversion, divisors, frame_steps, stage_kernels
-from qfx.rtl.fold import candidates, choose
+from qfx.rtl import choices, estimate, solver
+from qfx.rtl.build import build, conversion, conversion_kernels, frame_steps
+from qfx.rtl.fold import choose
 from qfx.rtl.lower import lower
-from qfx.rtl.stages import MatVec
+from qfx.rtl.solver import Budget, Problem
+from qfx.rtl.stages import Program
 
 
 def mlp() -> Graph:
@@ -24,13 +27,159 @@ def mlp() -> Graph:
     return n.build(n.linear(x, 10, weight, path="out"))
 
 
+# -- against brute force -------------------------------------------------------------------------------------
+
+
+def chain() -> Graph:
+    """Widths without a common divisor meet."""
+    n = Net((4,), FixedPoint(5, 3), 1)
+    x = n.cast(n.linear(n.x, 6, FixedPoint(4, 3), FixedPoint(4, 2)), 9, 2)
+    return n.build(n.linear(x, 3, FixedPoint(7, 3)))
+
+
+def picture() -> Graph:
+    """A window, whose beats are narrower than the matrix behind it takes."""
+    n = Net((4, 4, 4), FixedPoint(4, 2), 2)
+    return n.build(n.cast(n.conv(n.x, 4, (3, 3), FixedPoint(3, 2), padding=1, stride=2), 4, 1))
+
+
+def skip() -> Graph:
+    """A fork whose branches meet again, and a tensor that meets itself."""
+    n = Net((2, 3), FixedPoint(4, 2), 3)
+    x = n.cast(n.x, 3, 1)
+    y = n.conv(x, 2, (1,), FixedPoint(5, 3))
+    return n.build(n.add(ops.Add(), n.add(ops.Mul(), y, y), x))
+
+
+SMALL = {f.__name__: f for f in (chain, picture, skip)}
+
+
+def all_foldings(program: Program, target: int) -> Iterator[estimate.Resources]:
+    """The cost of every folding there is."""
+    own = {
+        s.output.name: [
+            (fold, estimate.total(choices.stage_kernels(s, fold)), choices.lanes_in(s, fold))
+            for fold in choices.folds(s)
+            if frame_steps(s, fold) <= target
+        ]
+        for s in program.stages
+    }
+    converters: dict[tuple[int, int, int, int], estimate.Resources] = {}
+    x = program.input
+    for first in (n for n in range(1, x.channels + 1) if x.channels % n == 0 and x.size // n <= target):
+        for picks in itertools.product(*own.values()):
+            made = {x.name: first} | {name: fold.pe for name, (fold, _, _) in zip(own, picks, strict=True)}
+            cost = estimate.Resources()
+            for stage, (_, kernels, taken) in zip(program.stages, picks, strict=True):
+                cost += kernels
+                for v in stage.inputs:
+                    key = (v.width, made[v.name], taken, v.size)
+                    if key not in converters:
+                        converters[key] = estimate.total(conversion_kernels("", *key, target))
+                    cost += converters[key]
+            yield cost
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_no_folding_is_cheaper(name: str) -> None:
+    graph = SMALL[name]()
+    program = lower(graph)
+    slowest = max(min(frame_steps(s, f) for f in choices.folds(s)) for s in program.stages)
+    for target in (slowest, 2 * slowest, 5 * slowest):
+        target = max(target, program.input.pixels)
+        found = choose(graph, program, interval=target)
+        assert found.gap == 0
+        assert found.resources.weight == min(cost.weight for cost in all_foldings(program, target))
+
+
+@pytest.mark.parametrize(
+    ("name", "budget"),
+    [
+        ("chain", {"lut": 700}),
+        ("chain", {"lut": 900, "ff": 500}),
+        ("chain", {"dsp": 2, "lut": 1200}),
+        ("chain", {"dsp": 3, "bram18": 0, "ff": 600}),
+        ("picture", {"lut": 350}),
+        ("picture", {"lut": 700, "ff": 420}),
+        ("skip", {"lut": 150}),
+        ("skip", {"ff": 300, "dsp": 1}),
+    ],
+)
+def test_no_folding_within_a_budget_is_faster_or_cheaper(name: str, budget: dict[str, float]) -> None:
+    graph = SMALL[name]()
+    program = lower(graph)
+    limits = Budget(**budget)
+
+    def cheapest(target: int) -> float | None:
+        fitting = [cost.weight for cost in all_foldings(program, target) if limits.holds(cost)]
+        return min(fitting, default=None)
+
+    found = choose(graph, program, budget=budget)
+    assert limits.holds(found.resources)
+    assert found.resources.weight == cheapest(found.target)
+    floor = max(min(frame_steps(s, f) for f in choices.folds(s)) for s in program.stages)
+    # Nothing changes between two of these intervals, so the one below tells about all below.
+    steps = {frame_steps(s, f) for s in program.stages for f in choices.folds(s)}
+    values = (program.input, *(s.output for s in program.stages))
+    steps |= {v.size // n for v in values for n in range(1, v.channels + 1) if v.channels % n == 0}
+    faster = [t for t in steps if max(floor, program.input.pixels) <= t < found.target]
+    if faster:
+        assert cheapest(max(faster)) is None
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_estimate_is_that_of_the_design(name: str) -> None:
+    """What the solver adds up from stages and edges is what the built design holds, FIFOs and forks aside."""
+    graph = NETWORKS[name]()
+    program = lower(graph)
+    for budget in (None, {"lut": 5000}, {"bram18": 0}):
+        try:
+            found = choose(graph, program, budget=budget)
+        except QfxError:
+            assert budget == {"lut": 5000}
+            continue
+        design = build(graph, program, found.folds, found.input_lanes, found.target, "top")
+        kernels = [k for k in design.kernels if k.module not in ("qfx_fifo", "qfx_fork")]
+        assert estimate.total(kernels) == found.resources
+
+
+def test_variables() -> None:
+    """Few enough for the solver: dominated folds, and those that no optimum can hold, are left out before."""
+    n = Net((32,), FixedPoint(6, 3), 1)
+    x = n.x
+    for _ in range(10):
+        x = n.cast(n.relu(n.linear(x, 32, FixedPoint(4, 3))), 6, 2, False)
+    program = lower(n.build(x))
+    every = {s.output.name: choices.every(s) for s in program.stages}
+    assert sum(map(len, every.values())) == 10 * (71 + 6 + 6)
+    found = Problem(program, every).solve(64, Budget())
+    assert found is not None and found.gap == 0
+    # Some 9000 folds and pairs of widths without the bounds.
+    assert found.variables <= 1300
+
+
+def test_node_limit_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With no time to prove anything, the folding says so, and still fits."""
+    graph = NETWORKS["residual_cnn"]()
+    program = lower(graph)
+    budget = {"lut": 3900, "ff": 3400}
+    best = choose(graph, program, budget=budget)
+    assert best.gap == 0
+    monkeypatch.setattr(solver, "MAX_NODES", 0)
+    found = choose(graph, program, budget=budget)
+    assert found.gap > 0
+    assert Budget(**budget).holds(found.resources)
+    assert best.target <= found.target
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_no_stage_exceeds_the_target(name: str) -> None:
-    program = lower(NETWORKS[name]())
-    slowest = max(frame_steps(s, min(candidates(s, 1 << 40), key=lambda f: f.pe)) for s in program.stages)
+    graph = NETWORKS[name]()
+    program = lower(graph)
+    slowest = max(min(frame_steps(s, f) for f in choices.folds(s)) for s in program.stages)
     cheaper = None
-    for interval in (None, slowest, 4 * slowest):
-        folding = choose(NETWORKS[name](), program, interval=interval)
+    for interval in (None, max(slowest, program.input.pixels), 4 * slowest):
+        folding = choose(graph, program, interval=interval)
         for stage in program.stages:
             assert frame_steps(stage, folding.folds[stage.output.name]) <= folding.target
         if cheaper is not None and interval is not None:
@@ -38,19 +187,7 @@ def test_no_stage_exceeds_the_target(name: str) -> None:
         cheaper = folding.resources.weight
 
 
-def test_cheapest_of_all_foldings_of_a_matrix() -> None:
-    """The candidates leave out no folding that would be cheaper, converters set aside."""
-    (stage,) = [s for s in lower(mlp()).stages if isinstance(s, MatVec) and s.node == "n1_hidden"]
-    for target in (1, 4, 16, 37, 128, 512):
-        every = [Fold(pe, simd) for pe in divisors(32) for simd in divisors(16)]
-        cost = {
-            fold: estimate.total(stage_kernels(stage, fold)).weight
-            for fold in every
-            if frame_steps(stage, fold) <= target
-        }
-        best = min(cost.values())
-        found = min(estimate.total(stage_kernels(stage, fold)).weight for fold in candidates(stage, target))
-        assert found == best
+# -- what the user asks for ----------------------------------------------------------------------------------
 
 
 def test_default_gives_the_largest_layer_about_64_multipliers() -> None:
@@ -99,6 +236,54 @@ def test_board_gets_the_fastest_that_fits() -> None:
         qfx.rtl.plan(graph, board=with_luts(100))
     with pytest.raises(QfxError, match=r"board ulx3s: interval=1 needs about"):
         qfx.rtl.plan(graph, board=tight, interval=1)
+
+
+def test_budget_replaces_limits_of_the_board() -> None:
+    graph = mlp()
+    program = lower(graph)
+    for budget in ({"lut": 4000}, {"lut": 4000, "ff": 2500}, {"bram18": 0, "dsp": 0, "lut": 9000}):
+        design = qfx.rtl.plan(graph, budget=budget)
+        limits = Budget(**budget)
+        assert limits.holds(choose(graph, program, budget=budget).resources)
+        assert design.interval <= design.target
+    # The board alone would allow the fastest.
+    assert qfx.rtl.plan(graph, board="ulx3s", budget={"lut": 4000}).target > 1
+    assert qfx.rtl.plan(graph, board="ulx3s", budget={"lut": 1e9}).target == 1
+    with pytest.raises(QfxError, match=r"budget: interval=1 needs about .* the budget is 4000 LUT"):
+        qfx.rtl.plan(graph, interval=1, budget={"lut": 4000})
+    with pytest.raises(QfxError, match=r"budget: the network does not fit .* the budget is 10 FF"):
+        qfx.rtl.plan(graph, budget={"ff": 10})
+
+
+@pytest.mark.parametrize(
+    ("budget", "message"),
+    [
+        ({"luts": 5}, "found 'luts'; supported: lut, ff, dsp, bram18"),
+        ({"lut": -1}, "lut=-1 must be a number, 0 or more"),
+        ({"lut": "5"}, "lut='5' must be a number"),
+        ({"dsp": True}, "dsp=True must be a number"),
+        ({"dsp": float("nan")}, "dsp=nan must be a number"),
+    ],
+)
+def test_bad_budgets_are_refused(budget: dict[str, float], message: str) -> None:
+    with pytest.raises(QfxError, match=message):
+        qfx.rtl.plan(mlp(), budget=budget)
+
+
+def test_frame_rate_at_the_clock_of_the_board() -> None:
+    # 25 MHz: 1.5 M frames per second leave 16 cycles, and a bit.
+    design = qfx.rtl.plan(mlp(), board="ulx3s", frames_per_second=1.5e6)
+    assert design.target == 16
+    assert design.interval <= 16
+    with pytest.raises(QfxError, match="needs board="):
+        qfx.rtl.plan(mlp(), frames_per_second=1000)
+    with pytest.raises(QfxError, match="both are given"):
+        qfx.rtl.plan(mlp(), board="ulx3s", interval=5, frames_per_second=1000)
+    with pytest.raises(QfxError, match="more than one frame per cycle of ulx3s's clock of 25 MHz"):
+        qfx.rtl.plan(mlp(), board="ulx3s", frames_per_second=26e6)
+    for rate in (0, -1.0, float("inf"), True, "5"):
+        with pytest.raises(QfxError, match="must be a number above 0"):
+            qfx.rtl.plan(mlp(), board="ulx3s", frames_per_second=rate)  # type: ignore[arg-type]
 
 
 def test_fold_by_path_or_node_name() -> None:

@@ -1,0 +1,318 @@
+"""The cheapest folding within an interval and a budget, exactly: a mixed-integer program, solved by HiGHS.
+
+One binary variable per stage and fold. What converters between two stages cost depends on the pair of widths
+that meet, so each edge carries one unit of flow from the width that its producer makes to the width that its
+consumer takes; once the folds are whole, so are the flows. Along a chain this is a shortest path, whose
+linear relaxation is whole by itself; only forks that meet again and budgets make branching necessary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import highspy
+import numpy as np
+
+from qfx.errors import QfxError
+from qfx.rtl.build import Fold, conversion, conversion_kernels, divisors
+from qfx.rtl.choices import Choice, undominated
+from qfx.rtl.estimate import Resources, total
+from qfx.rtl.stages import Program, Value
+
+#: Nodes of the search tree after which the best folding found so far is taken; a bound that does not depend
+#: on the speed of the machine.
+MAX_NODES = 20_000
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much of each resource may be used; ``None``: without limit."""
+
+    lut: float | None = None
+    ff: float | None = None
+    dsp: float | None = None
+    bram18: float | None = None
+
+    @property
+    def vector(self) -> tuple[float, float, float, float]:
+        """LUT, FF, DSP, BRAM18; infinite where there is no limit."""
+        limits = (self.lut, self.ff, self.dsp, self.bram18)
+        return tuple(np.inf if limit is None else float(limit) for limit in limits)  # type: ignore[return-value]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nothing is limited."""
+        return self == Budget()
+
+    def holds(self, used: Resources) -> bool:
+        """Whether so much may be used."""
+        return all(a <= b for a, b in zip(used.vector, self.vector, strict=True))
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A fold for every stage.
+
+    Attributes:
+        folds: by the name of each stage's output value.
+        input_lanes: elements of an input beat.
+        resources: estimate of kernels and converters.
+        gap: how much cheaper, in parts of the cost, a better one could be; 0 where this is the optimum.
+        variables: choices and widths that were left to the solver.
+    """
+
+    folds: Mapping[str, Fold]
+    input_lanes: int
+    resources: Resources
+    gap: float
+    variables: int
+
+
+class Problem:
+    """Folding of one program.
+
+    Args:
+        program: what to fold.
+        choices: what each stage can be, by the name of its output value.
+
+    Attributes:
+        undecided: whether a search ended at :data:`MAX_NODES` before it knew if there is a folding at all.
+    """
+
+    def __init__(self, program: Program, choices: Mapping[str, Sequence[Choice]]) -> None:
+        self.program, self.choices = program, choices
+        self.undecided = False
+
+    def solve(self, target: int, budget: Budget, *, any_that_fits: bool = False) -> Solution | None:
+        """The folding of least weight in which no stage takes more than ``target`` cycles per frame.
+
+        Args:
+            target: interval in cycles.
+            budget: resources that may not be exceeded.
+            any_that_fits: stop at the first folding within the budget.
+
+        Returns:
+            ``None`` when there is none, or none was found within :data:`MAX_NODES`.
+
+        Raises:
+            QfxError: HiGHS fails (a fault of QFX or of HiGHS, not of the user).
+        """
+        options = {}
+        for stage in self.program.stages:
+            name = stage.output.name
+            options[name] = undominated(c for c in self.choices[name] if c.steps <= target)
+            if not options[name]:
+                return None
+        x = self.program.input
+        lanes = [n for n in divisors(x.channels) if x.size // n <= target]
+        if not lanes:
+            return None
+        quick = _along_the_flow(self.program, options, lanes, target)
+        fits = quick is not None and budget.holds(quick.resources)
+        if fits and any_that_fits:
+            return quick
+        options = _within_reach(options, budget, quick.resources.weight if quick and fits else None)
+        if not all(options.values()):
+            return None
+        found, undecided = _Model(self.program, options, lanes, target, budget).solve(any_that_fits)
+        self.undecided |= undecided
+        return found
+
+
+@cache
+def _conversion_cost(width: int, before: int, after: int, path: tuple[int, ...]) -> Resources:
+    """Converters from ``before`` to ``after`` lanes through ``path``."""
+    hops = (before, *path, after)
+    # The size and target that conversion() would choose the path by are not needed: each hop divides.
+    return sum(
+        (total(conversion_kernels("", width, a, b, 0, 0)) for a, b in zip(hops, hops[1:], strict=False)),
+        Resources(),
+    )
+
+
+def converters(value: Value, before: int, after: int, target: int) -> Resources:
+    """What stands between a producer that makes beats of ``before`` and a consumer of ``after`` elements."""
+    return _conversion_cost(value.width, before, after, conversion(before, after, value.size, target))
+
+
+# -- bounds --------------------------------------------------------------------------------------------------
+
+
+def _along_the_flow(
+    program: Program, options: Mapping[str, Sequence[Choice]], lanes: Sequence[int], target: int
+) -> Solution | None:
+    """A good folding, quickly: stage by stage the cheapest after what came before, once for each width of the
+    input. It bounds the optimum from above.
+    """
+    best: Solution | None = None
+    for first in lanes:
+        made = {program.input.name: first}
+        folds: dict[str, Fold] = {}
+        used = Resources()
+        for stage in program.stages:
+            costs = [
+                sum(
+                    (
+                        converters(v, made[v.name], taken, target)
+                        for v, taken in zip(stage.inputs, c.lanes, strict=True)
+                    ),
+                    c.cost,
+                )
+                for c in options[stage.output.name]
+            ]
+            index = min(range(len(costs)), key=lambda i: costs[i].weight)
+            fold = options[stage.output.name][index].fold
+            folds[stage.output.name] = fold
+            made[stage.output.name] = fold.pe
+            used += costs[index]
+        if best is None or used.weight < best.resources.weight:
+            best = Solution(folds, first, used, 0.0, 0)
+    return best
+
+
+def _within_reach(
+    options: Mapping[str, Sequence[Choice]], budget: Budget, best: float | None
+) -> dict[str, list[Choice]]:
+    """Without choices that cannot be part of an optimum.
+
+    Converters cost nothing or more, so a design costs at least the sum of each stage's cheapest choice. A
+    choice that lifts this sum beyond the cost of a known folding, or beyond the budget, is out.
+    """
+    vectors = {
+        name: np.array([(*c.cost.vector, c.cost.weight) for c in choices])
+        for name, choices in options.items()
+    }
+    floors = {name: v.min(axis=0) for name, v in vectors.items()}
+    floor = np.sum(list(floors.values()), axis=0)
+    limit = np.array([*budget.vector, np.inf if best is None else best])
+    slack = limit - floor + 1e-6
+    return {
+        name: [
+            choice
+            for choice, within in zip(
+                choices, (vectors[name] - floors[name] <= slack).all(axis=1), strict=True
+            )
+            if within
+        ]
+        for name, choices in options.items()
+    }
+
+
+# -- the integer program -------------------------------------------------------------------------------------
+
+
+class _Model:
+    """Columns, rows and costs for HiGHS."""
+
+    def __init__(
+        self,
+        program: Program,
+        options: Mapping[str, Sequence[Choice]],
+        lanes: Sequence[int],
+        target: int,
+        budget: Budget,
+    ) -> None:
+        self.program, self.options, self.lanes = program, options, lanes
+        self.budget = budget
+        self.resources: list[Resources] = []  # by column
+        self.rows: list[tuple[float, float, list[int], list[float]]] = []
+        # Columns by the width of a value's beats, and of a stage's beats.
+        self.first: dict[str, int] = {}
+        self.makes: dict[str, dict[int, list[int]]] = {}
+        takes: dict[tuple[str, int], dict[int, list[int]]] = {}  # by stage and operand
+        columns = [self._column(Resources()) for _ in lanes]
+        self.makes[program.input.name] = {n: [c] for n, c in zip(lanes, columns, strict=True)}
+        self._row(1, 1, columns)
+        for stage in program.stages:
+            name = stage.output.name
+            columns = [self._column(choice.cost) for choice in options[name]]
+            self.first[name] = columns[0]
+            self._row(1, 1, columns)
+            self.makes[name] = {}
+            for column, choice in zip(columns, options[name], strict=True):
+                self.makes[name].setdefault(choice.fold.pe, []).append(column)
+                for operand, lanes_taken in enumerate(choice.lanes):
+                    takes.setdefault((name, operand), {}).setdefault(lanes_taken, []).append(column)
+        self.integers = len(self.resources)
+        for stage in program.stages:
+            for operand, value in enumerate(stage.inputs):
+                self._edge(value, takes[stage.output.name, operand], target)
+
+    def _column(self, cost: Resources) -> int:
+        self.resources.append(cost)
+        return len(self.resources) - 1
+
+    def _row(
+        self, low: float, high: float, columns: Sequence[int], values: Sequence[float] | None = None
+    ) -> None:
+        self.rows.append((low, high, list(columns), list(values) if values else [1.0] * len(columns)))
+
+    def _edge(self, value: Value, takes: Mapping[int, Sequence[int]], target: int) -> None:
+        """One unit of flow from the width that is made to the width that is taken."""
+        makes = self.makes[value.name]
+        flow = {(a, b): self._column(converters(value, a, b, target)) for a in makes for b in takes}
+        for ends, side in ((makes, 0), (takes, 1)):
+            for width, columns in ends.items():
+                through = [column for pair, column in flow.items() if pair[side] == width]
+                values = [1.0] * len(through) + [-1.0] * len(columns)
+                self._row(0, 0, [*through, *columns], values)
+
+    def solve(self, any_that_fits: bool) -> tuple[Solution | None, bool]:
+        """The best folding, and whether the search ended before it had found any."""
+        count = len(self.resources)
+        vectors = np.array([r.vector for r in self.resources]).T
+        limits = np.array(self.budget.vector)
+        weights = np.array([r.weight for r in self.resources])
+        if any_that_fits:
+            # What is scarce shall cost most.
+            scarce = np.isfinite(limits)
+            weights = (vectors[scarce] / np.maximum(limits[scarce], 1)[:, None]).sum(axis=0)
+        for limit, vector in zip(limits, vectors, strict=True):
+            if np.isfinite(limit):
+                used = np.flatnonzero(vector)
+                self._row(-highspy.kHighsInf, float(limit), used.tolist(), vector[used].tolist())
+        lp = highspy.HighsLp()
+        lp.num_col_, lp.num_row_ = count, len(self.rows)
+        lp.col_cost_ = weights
+        lp.col_lower_ = np.zeros(count)
+        lp.col_upper_ = np.ones(count)
+        lp.row_lower_ = np.array([row[0] for row in self.rows], dtype=float)
+        lp.row_upper_ = np.array([row[1] for row in self.rows], dtype=float)
+        lp.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
+        lp.a_matrix_.start_ = np.cumsum([0, *(len(row[2]) for row in self.rows)])
+        lp.a_matrix_.index_ = np.concatenate([np.array(row[2], dtype=np.int32) for row in self.rows])
+        lp.a_matrix_.value_ = np.concatenate([row[3] for row in self.rows])
+        kinds = highspy.HighsVarType
+        lp.integrality_ = [kinds.kInteger] * self.integers + [kinds.kContinuous] * (count - self.integers)
+        highs = highspy.Highs()
+        highs.silent()
+        highs.setOptionValue("threads", 1)
+        highs.setOptionValue("mip_rel_gap", 0.0)
+        highs.setOptionValue("mip_max_nodes", MAX_NODES)
+        if any_that_fits:
+            highs.setOptionValue("mip_max_improving_sols", 1)
+        highs.passModel(lp)
+        highs.run()
+        status, info = highs.getModelStatus(), highs.getInfo()
+        if status == highspy.HighsModelStatus.kInfeasible:
+            return None, False
+        if info.primal_solution_status != highspy.SolutionStatus.kSolutionStatusFeasible:
+            if status == highspy.HighsModelStatus.kSolutionLimit:
+                return None, True
+            raise QfxError(
+                f"rtl: HiGHS {highs.version()} gives up on the folding: "
+                f"{highs.modelStatusToString(status)}; please report this graph"
+            )
+        gap = 0.0 if any_that_fits else max(0.0, float(info.mip_gap))
+        return self._solution(np.asarray(highs.getSolution().col_value), gap), False
+
+    def _solution(self, x: np.ndarray, gap: float) -> Solution:
+        folds = {}
+        for stage in self.program.stages:
+            name = stage.output.name
+            columns = slice(self.first[name], self.first[name] + len(self.options[name]))
+            folds[name] = self.options[name][int(np.argmax(x[columns]))].fold
+        used = sum((self.resources[i] * round(float(x[i])) for i in np.flatnonzero(x > 0.5)), Resources())
+        return Solution(folds, self.lanes[int(np.argmax(x[: len(self.lanes)]))], used, gap, len(x))
