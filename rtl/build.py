@@ -9,6 +9,7 @@ from math import gcd, lcm
 import numpy as np
 
 from qfx.graph import Graph
+from qfx.rtl.array_stages import FoldedStage
 from qfx.rtl.design import Design, Kernel, Layer, Memory, Parameter, Stream, canonical_order
 from qfx.rtl.library import clog2, window_usual_depth
 from qfx.rtl.stages import (
@@ -61,6 +62,9 @@ def is_main(stage: Stage) -> bool:
 
 def lanes_in(stage: Stage, fold: Fold) -> int:
     """Elements of the beats that a stage takes."""
+    if isinstance(stage, FoldedStage):
+        # Stages without an input are no concern of converters.
+        return (*stage.lanes(fold.pe, fold.simd), fold.pe)[0]
     if isinstance(stage, MatVec):
         lanes = fold.simd if stage.window is None else fold.lanes
         assert lanes is not None
@@ -88,6 +92,8 @@ def stage_kernels(stage: Stage, fold: Fold, *, words: bool = False) -> list[Kern
     Args:
         words: fill the memories; a folding that is only being weighed does not need them.
     """
+    if isinstance(stage, FoldedStage):
+        return [stage.kernel(fold.pe, fold.simd, words)]
     kernels: list[Kernel] = []
     if needs_window(stage, fold):
         assert isinstance(stage, MatVec | Depthwise | Pool) and stage.window is not None
@@ -131,6 +137,8 @@ def frame_steps(stage: Stage, fold: Fold) -> int:
 
 def kernel_steps(stage: Stage, fold: Fold, kernel: Kernel) -> int:
     """Steps of one of a stage's kernels for one frame."""
+    if isinstance(stage, FoldedStage):
+        return stage.steps(fold.pe, fold.simd)
     n = kernel.number
     match kernel.module:
         case "qfx_window":
@@ -320,15 +328,7 @@ def _reorder(stage: Reorder, fold: Fold, words: bool) -> Kernel:
 
 
 def _memory(name: str, what: str, elements: np.ndarray, bits: int) -> Memory:
-    """Rows of elements as words, element 0 in the lowest bits, negative ones in two's complement."""
-    mask = (1 << bits) - 1
-    words = []
-    for row in elements.tolist():
-        word = 0
-        for element in reversed(row):
-            word = word << bits | int(element) & mask
-        words.append(word)
-    return Memory(f"{name}_{what}.mem", bits * elements.shape[1], len(words), tuple(words))
+    return Memory.of_rows(f"{name}_{what}.mem", elements, bits)
 
 
 def _attach(kernel: Kernel, memories: Mapping[str, Memory]) -> Kernel:
@@ -525,7 +525,8 @@ class _Builder:
         fold = self.folds[stage.output.name]
         kernels = stage_kernels(stage, fold, words=True)
         lanes = lanes_in(stage, fold)
-        joins = isinstance(stage, Binary | Concat)
+        per_input = stage.lanes(fold.pe, fold.simd) if isinstance(stage, FoldedStage) else ()
+        joins = isinstance(stage, Binary | Concat) or isinstance(stage, FoldedStage) and stage.buffered
         inputs = []
         for index, value in enumerate(stage.inputs):
             source = self.take(value)
@@ -536,7 +537,8 @@ class _Builder:
                 fifo = f"{stage.output.name}_in{index}"
             elif isinstance(stage, MatVec) and stage.window is None:
                 fifo = f"{stage.output.name}_in"
-            inputs.append(self.convert(source, lanes, stage.node, fifo))
+            wanted = per_input[index] if per_input else lanes
+            inputs.append(self.convert(source, wanted, stage.node, fifo))
         name = stage.output.name
         for kernel in kernels[:-1]:
             source = inputs[0]

@@ -79,6 +79,18 @@ class Memory:
         """Hexadecimal digits of a word."""
         return -(-self.bits // 4)
 
+    @classmethod
+    def of_rows(cls, file: str, rows: np.ndarray, bits: int) -> Memory:
+        """Rows of integers as words, element 0 in the lowest bits, negative ones in two's complement."""
+        mask = (1 << bits) - 1
+        words = []
+        for row in rows.tolist():
+            word = 0
+            for element in reversed(row):
+                word = word << bits | int(element) & mask
+            words.append(word)
+        return cls(file, bits * rows.shape[1], len(words), tuple(words))
+
     def text(self) -> str:
         """What the file holds."""
         assert self.words is not None

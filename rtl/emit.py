@@ -28,6 +28,8 @@ _VECTORS = {
     "HIGH": "BOUND_WIDTH",
     "LIMIT": "OUT_WIDTH",
     "LARGEST": "TOP",
+    "OFFSET": "WIDE",
+    "LEAST": "WIDE",
 }
 
 
@@ -189,6 +191,29 @@ def remark(kernel: Kernel) -> str:
             return f"the signs of {_count(n('P'), 'element')}"
         case "qfx_concat":
             return f"{n('BEATS0')} and {_count(n('BEATS1'), 'beat')} per pixel"
+        case "qfx_table":
+            return f"{_count(n('DEPTH'), 'entry')} for each of {_count(n('P'), 'element')}"
+        case "qfx_piecewise":
+            return f"{_count(n('SEGMENTS'), 'polynomial')} of degree {n('DEGREE')}"
+        case "qfx_inverse_root":
+            return f"x**(-1/{n('ROOT')}), {_count(n('SEGMENTS'), 'segment')}"
+        case "qfx_slice":
+            kept = n("A_COUNT") * n("B_COUNT") * n("C_COUNT")
+            return f"{kept} of {_count(n('A') * n('B') * n('C'), 'beat')}"
+        case "qfx_repeat":
+            return f"blocks of {_count(n('BLOCK'), 'beat')}, {n('TIMES')} times; elements {n('SPREAD')} times"
+        case "qfx_insert_zeros":
+            return f"{n('IN_H')}x{n('IN_W')} pixels, {n('FACTOR_H')}x{n('FACTOR_W')} apart"
+        case "qfx_reduce":
+            what = "sum" if n("MODE") else "maximum"
+            return f"{what} of {n('N') * n('SIMD')}, {n('P') * n('SIMD')} per step"
+        case "qfx_constant":
+            return f"frames of {_count(n('BEATS'), 'beat')}"
+        case "qfx_gather":
+            return f"{n('ROWS')} rows of {_count(n('BEATS'), 'beat')}"
+        case "qfx_matmul":
+            matrix = f"{n('SF') * n('SIMD')}x{n('NF') * n('PE')}"
+            return f"{_count(n('ROWS'), 'row')} by a matrix of {matrix}, {n('PE')}x{n('SIMD')} multipliers"
         case "qfx_reorder":
             return f"frames of {n('LENGTH')} beats, through a double buffer"
     return f"{_count(n('P'), 'element')} per beat"
@@ -201,7 +226,8 @@ def _grid(shift: int) -> str:
 
 
 def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' if number != 1 else ''}"
+    many = f"{what[:-1]}ies" if what.endswith("y") else f"{what}s"
+    return f"{number} {what if number == 1 else many}"
 
 
 def _instance(design: Design, kernel: Kernel) -> _Instance:

@@ -174,6 +174,73 @@ def of(kernel: Kernel) -> Resources:
             return Resources(lut=n("OUT_WIDTH"), ff=n("OUT_WIDTH")) * n("P")
         case "qfx_concat":
             return Resources(lut=n("WIDTH") + 10, ff=n("WIDTH") + 10)
+        case "qfx_table":
+            p = n("P")
+            if n("PRECISION"):
+                # Magnitude, leading one, a shifter.
+                wide = n("IN_WIDTH")
+                index = Resources(lut=(3 + clog2(wide)) * wide, ff=wide + 2)
+            else:
+                index = Resources(lut=clog2(n("DEPTH")))
+            # Two lanes share a memory of two ports.
+            depth, width = n("DEPTH"), n("OUT_WIDTH")
+            rom = memory(depth, width, rom=True)
+            copies = (p + 1) // 2 if rom.bram18 else p
+            return (index + Resources(ff=clog2(depth) + 1)) * p + rom * copies
+        case "qfx_piecewise":
+            width, t = n("C_WIDTH"), max(n("SHIFT"), 1)
+            lane = memory(n("SEGMENTS"), width * (n("DEGREE") + 1), rom=True)
+            lane += Resources(lut=n("IN_WIDTH") + 2 * n("OUT_WIDTH"), ff=n("IN_WIDTH") + 3 * n("OUT_WIDTH"))
+            if n("DEGREE") > 0:
+                lane += product(width, t)
+            if n("DEGREE") > 1:
+                lane += product(t, t) + product(width, 2 * t)
+            return lane * n("P")
+        case "qfx_inverse_root":
+            wide, width = n("WIDE"), n("C_WIDTH")
+            lane = memory(n("SEGMENTS"), width * (n("DEGREE") + 1), rom=True)
+            # Comparison, leading one, and two shifters.
+            lane += Resources(
+                lut=4 * wide + clog2(wide) * (wide + n("OUT_WIDTH")), ff=4 * wide + n("OUT_WIDTH")
+            )
+            if n("DEGREE"):
+                lane += product(width, max(n("SHIFT"), 1))
+            return lane * n("P")
+        case "qfx_slice":
+            counters = 3 * sum(clog2(n(axis) + 1) for axis in "ABC")
+            return Resources(lut=counters, ff=n("WIDTH") + counters)
+        case "qfx_insert_zeros":
+            size = n("IN_H") * n("FACTOR_H") * n("IN_W") * n("FACTOR_W") * n("BEATS")
+            return Resources(lut=n("WIDTH") + 3 * clog2(size), ff=n("WIDTH") + 2 * clog2(size))
+        case "qfx_repeat":
+            width, block = n("P") * n("WIDTH"), n("BLOCK")
+            counters = 2 * clog2(block * n("TIMES")) + 4
+            cost = Resources(lut=counters, ff=counters + width)
+            return cost + memory(block, width, rom=False) if block > 1 and n("TIMES") > 1 else cost
+        case "qfx_reduce":
+            width, inner = n("P") * n("OUT_WIDTH"), n("INNER")
+            elements = n("P") * n("SIMD")
+            cost = Resources(
+                lut=elements * n("OUT_WIDTH") + 12, ff=2 * elements * n("OUT_WIDTH") + width + 12
+            )
+            return cost + memory(inner, width, rom=False) if inner > 1 else cost
+        case "qfx_constant":
+            return memory(n("BEATS"), n("WIDTH"), rom=True) + Resources(lut=clog2(n("BEATS")) + 3, ff=8)
+        case "qfx_gather":
+            depth = n("ROWS") * n("BEATS")
+            return memory(depth, n("P") * n("WIDTH"), rom=True) + Resources(
+                lut=n("IN_WIDTH") + 2 * clog2(depth) + 6, ff=2 * clog2(depth) + 6
+            )
+        case "qfx_matmul":
+            macs, width = n("PE") * n("SIMD"), n("OUT_WIDTH")
+            bits = n("A_WIDTH") + n("B_WIDTH")
+            cost = product(n("A_WIDTH"), n("B_WIDTH")) * macs + Resources(lut=macs * bits, ff=2 * macs * bits)
+            cost += Resources(lut=n("PE") * width + 60, ff=2 * n("PE") * width + 60)
+            lanes, banks = (n("PE"), n("SIMD")) if n("B_LAYOUT") else (n("SIMD"), n("PE"))
+            cost += memory(2 * n("SF") * n("NF"), lanes * n("B_WIDTH"), rom=False) * banks
+            if n("NF") > 1 and n("SF") > 1:
+                cost += memory(n("SF"), n("SIMD") * n("A_WIDTH"), rom=False)
+            return cost
         case "qfx_reorder":
             width, length = n("WIDTH"), n("LENGTH")
             return memory(2 * length, width, rom=False) + memory(length, max(1, clog2(length)), rom=True)

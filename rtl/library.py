@@ -73,6 +73,43 @@ def _concat_steps(kernel: Kernel) -> np.ndarray:
     return _sequence(*[TAKE0 | MAKE] * kernel.number("BEATS0"), *[TAKE1 | MAKE] * kernel.number("BEATS1"))
 
 
+def _slice_steps(kernel: Kernel) -> np.ndarray:
+    hits = []
+    for axis in "ABC":
+        start, step, count = (kernel.number(f"{axis}_{what}") for what in ("START", "STEP", "COUNT"))
+        hit = np.zeros(kernel.number(axis), dtype=bool)
+        hit[start : start + step * count : step] = True
+        hits.append(hit)
+    wanted = hits[0][:, None, None] & hits[1][:, None] & hits[2]
+    return np.where(wanted.reshape(-1), TAKE0 | MAKE, TAKE0).astype(np.uint8)
+
+
+def _repeat_steps(kernel: Kernel) -> np.ndarray:
+    steps = np.full((kernel.number("TIMES"), kernel.number("BLOCK")), MAKE, dtype=np.uint8)
+    steps[0] |= TAKE0
+    return steps.reshape(-1)
+
+
+def _insert_zeros_steps(kernel: Kernel) -> np.ndarray:
+    n = kernel.number
+    size = [(n(f"IN_{axis}") - 1) * n(f"FACTOR_{axis}") + 1 for axis in "HW"]
+    steps = np.full((*size, n("BEATS")), MAKE, dtype=np.uint8)
+    steps[:: n("FACTOR_H"), :: n("FACTOR_W")] |= TAKE0
+    return steps.reshape(-1)
+
+
+def _reduce_steps(kernel: Kernel) -> np.ndarray:
+    steps = np.full((kernel.number("N"), kernel.number("INNER")), TAKE0, dtype=np.uint8)
+    steps[-1] |= MAKE
+    return steps.reshape(-1)
+
+
+def matmul_load(kernel: Kernel) -> int:
+    """Beats of a matrix, the second operand of ``qfx_matmul``."""
+    n = kernel.number
+    return n("SF") * n("NF") * (n("SIMD") if n("B_LAYOUT") else n("PE"))
+
+
 def _words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
@@ -173,6 +210,66 @@ _MODULES = (
     ),
     Module("qfx_concat", _words("WIDTH BEATS0 BEATS1"), inputs=("s0_axis", "s1_axis"), steps=_concat_steps),
     Module("qfx_reorder", _words("WIDTH LENGTH ADDRESS_FILE RAM_STYLE")),
+    Module(
+        "qfx_table",
+        _words("P IN_WIDTH IN_SIGNED PRECISION FIRST DEPTH OUT_WIDTH TABLE_FILE ROM_STYLE"),
+        latency=lambda k: 3 if k.number("PRECISION") else 2,
+        steps=_every,
+    ),
+    Module(
+        "qfx_piecewise",
+        _words(
+            "P IN_WIDTH IN_SIGNED FIRST SHIFT SEGMENTS DEGREE C_WIDTH LEFT0 LEFT1 LEFT2 OUT_WIDTH "
+            "COEFFICIENT_FILE ROM_STYLE"
+        ),
+        latency=lambda _: 4,
+        steps=_every,
+    ),
+    Module(
+        "qfx_inverse_root",
+        _words(
+            "P IN_WIDTH IN_SIGNED WIDE OFFSET LEAST ROOT PARITY TOP BITS SHIFT SEGMENTS DEGREE C_WIDTH "
+            "GUARD OUT_WIDTH COEFFICIENT_FILE ROM_STYLE"
+        ),
+        latency=lambda _: 7,
+        steps=_every,
+    ),
+    Module(
+        "qfx_slice",
+        _words("WIDTH A A_START A_STEP A_COUNT B B_START B_STEP B_COUNT C C_START C_STEP C_COUNT"),
+        steps=_slice_steps,
+    ),
+    Module("qfx_repeat", _words("P WIDTH SPREAD BLOCK TIMES RAM_STYLE"), steps=_repeat_steps),
+    Module(
+        "qfx_insert_zeros",
+        _words("WIDTH IN_H IN_W BEATS FACTOR_H FACTOR_W"),
+        steps=_insert_zeros_steps,
+    ),
+    Module(
+        "qfx_reduce",
+        _words("P SIMD N INNER MODE IN_WIDTH IN_SIGNED OUT_WIDTH RAM_STYLE"),
+        latency=lambda k: 2 + clog2(k.number("SIMD")),
+        steps=_reduce_steps,
+    ),
+    Module(
+        "qfx_constant",
+        _words("WIDTH BEATS DATA_FILE ROM_STYLE"),
+        inputs=(),
+        steps=lambda _: _sequence(MAKE),
+    ),
+    Module(
+        "qfx_gather",
+        _words("IN_WIDTH IN_SIGNED ROWS BEATS P WIDTH TABLE_FILE ROM_STYLE"),
+        latency=lambda _: 2,
+        steps=lambda k: _sequence(TAKE0 | MAKE, *[MAKE] * (k.number("BEATS") - 1)),
+    ),
+    Module(
+        "qfx_matmul",
+        _words("SIMD PE SF NF ROWS B_LAYOUT A_WIDTH A_SIGNED B_WIDTH B_SIGNED OUT_WIDTH RAM_STYLE"),
+        inputs=("s0_axis", "s1_axis"),
+        latency=lambda k: 3 + clog2(k.number("SIMD")),
+        steps=lambda k: np.tile(_matvec_steps(k), k.number("ROWS")),
+    ),
 )
 
 MODULES: dict[str, Module] = {module.name: module for module in _MODULES}

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
 
 from qfx.errors import UnsupportedError
 from qfx.formats import Binary as BinaryFormat
-from qfx.formats import Block, FixedPoint, KHot, Minifloat
+from qfx.formats import Block, FixedPoint, Format, KHot, Minifloat
 from qfx.formats.rounding import OVERFLOW, ROUNDING
 from qfx.graph import Graph, Node, Tensor
 from qfx.graph import ops as op
 from qfx.graph.casts import block_cast, gapped_cast
 from qfx.graph.ops import Padding, affine_integers, cast_shifts, clip_integers, integers, weighted_integers
+from qfx.graph.reference import evaluate
+from qfx.rtl import lower_arrays, lower_functions
+from qfx.rtl.array_stages import Constant
 from qfx.rtl.design import canonical_order
 from qfx.rtl.library import clog2
 from qfx.rtl.stages import (
@@ -31,6 +35,7 @@ from qfx.rtl.stages import (
     Stage,
     Value,
 )
+from qfx.rtl.values import bits_of, stream_value
 
 
 def lower(graph: Graph) -> Program:
@@ -39,13 +44,7 @@ def lower(graph: Graph) -> Program:
     Raises:
         UnsupportedError: the graph holds an operator that has no kernel.
     """
-    return _Lowering(graph).run()
-
-
-def bits_of(low: int, high: int) -> tuple[int, bool]:
-    """Width and signedness of the narrowest integers that hold ``low .. high``."""
-    signed = low < 0
-    return max(1, high.bit_length() + signed, (-low - 1).bit_length() + 1 if signed else 0), signed
+    return Lowering(graph).run()
 
 
 def trailing_zeros(values: np.ndarray) -> int:
@@ -56,16 +55,26 @@ def trailing_zeros(values: np.ndarray) -> int:
     return (union & -union).bit_length() - 1 if union else 0
 
 
-S = TypeVar("S", bound=Stage)
+class Lowering:
+    """A graph on its way to stages: what each tensor has become so far.
 
+    Attributes:
+        graph: the graph.
+        stages: in topological order.
+        values: by node, the stream of its tensor.
+        constants: by node, the codes of tensors that depend on no input, ``(1, *shape)``; they become streams
+            where one is needed.
+        notes: per node that became no hardware, why.
+    """
 
-class _Lowering:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.stages: list[Stage] = []
         self.values: dict[str, Value] = {}
         self.notes: dict[str, str] = {}
-        self.canonical: dict[str, Value] = {}  # reordered copies by node, so that two consumers share one
+        self.constants: dict[str, np.ndarray] = {}
+        # Reordered copies by node and order, so that two consumers share one.
+        self.copies: dict[tuple[str, bytes], Value] = {}
 
     def run(self) -> Program:
         handlers: dict[type[op.Op], Callable[[Node], Value]] = {
@@ -87,33 +96,41 @@ class _Lowering:
         }
         source = self.graph.input_node
         self.values[source.name] = self.tensor_value(source, source.name)
+        for kind, function in {**lower_functions.HANDLERS, **lower_arrays.HANDLERS}.items():
+            handlers[kind] = partial(function, self)
         for node in self.graph.nodes[1:]:
+            if all(name in self.constants for name in node.inputs):
+                operands = [self.graph[name].tensor for name in node.inputs]
+                codes = [self.constants[name] for name in node.inputs]
+                known = evaluate(node, operands, codes) if codes else node.op.evaluate((), ())
+                self.constants[node.name] = integers(known)
+                continue
             handler = handlers.get(type(node.op))
             if handler is None:
                 raise UnsupportedError(f"{node.where}: {op.no_hardware(node.op)}")
             self.values[node.name] = handler(node)
+        if self.graph.output in self.constants:
+            raise UnsupportedError(f"{self.graph.output_node.where}: the output does not depend on the input")
         result = self.in_order(self.values[self.graph.output])
         return Program(tuple(self.stages), self.values[source.name], result, self.notes)
 
     # -- helpers ---------------------------------------------------------------------------------------------
 
     def operand(self, node: Node, index: int = 0) -> Value:
-        return self.values[node.inputs[index]]
+        """The stream of an operand; a constant in the usual order."""
+        name = node.inputs[index]
+        if name not in self.values:
+            self.values[name] = self.constant(name, name, canonical_order(self.graph[name].tensor.shape))
+        return self.values[name]
+
+    def constant(self, name: str, stream: str, order: np.ndarray) -> Value:
+        """A constant tensor as a stream of its own, in some order."""
+        out = stream_value(self.graph[name].tensor, stream, name, order)
+        return self.put(Constant(name, (), out, self.constants[name].reshape(-1)[order]))
 
     def tensor_value(self, node: Node, name: str) -> Value:
         """The tensor of a node in stream order."""
-        t = node.tensor
-        pixels = t.size // t.channels
-        return Value(
-            name,
-            node.name,
-            pixels,
-            t.channels,
-            t.format.width,
-            t.format.signed,
-            canonical_order(t.shape),
-            t.fracs,
-        )
+        return stream_value(node.tensor, name, node.name, canonical_order(node.tensor.shape))
 
     def like(self, x: Value, node: Node) -> Value:
         """The tensor of a node that an element-wise operator makes from ``x``: in the order in which ``x``
@@ -139,19 +156,24 @@ class _Lowering:
     def in_order(self, x: Value) -> Value:
         """``x`` with the tensor in stream order; a reorder stage where it comes otherwise."""
         assert x.node is not None
-        tensor = self.graph[x.node].tensor
-        wanted = canonical_order(tensor.shape)
+        return self.ordered(x, canonical_order(self.graph[x.node].tensor.shape))
+
+    def ordered(self, x: Value, wanted: np.ndarray) -> Value:
+        """``x`` with the elements of its tensor in a given order (row-major indices)."""
+        assert x.node is not None
         if np.array_equal(x.order, wanted):
             return x
-        if x.node in self.canonical:
-            return self.canonical[x.node]
-        position = np.empty_like(x.order)
-        position[x.order] = np.arange(x.order.size)
-        address = position[wanted]
-        ordered = self.tensor_value(self.graph[x.node], f"{x.name}_ordered")
-        self.stages.append(Reorder(x.node, (x,), ordered, address, _block(address, ordered.channels)))
-        self.canonical[x.node] = ordered
-        return ordered
+        key = x.node, wanted.tobytes()
+        if key not in self.copies:
+            position = np.empty_like(x.order)
+            position[x.order] = np.arange(x.order.size)
+            address = position[wanted]
+            node = self.graph[x.node]
+            same = sum(name == x.node for name, _ in self.copies)
+            ordered = stream_value(node.tensor, f"{x.name}_ordered{same or ''}", x.node, wanted)
+            self.put(Reorder(x.node, (x,), ordered, address, _block(address, ordered.channels)))
+            self.copies[key] = ordered
+        return self.copies[key]
 
     def aligned(
         self, node: Node, x: Value, index: int, fracs: tuple[int, ...], width: int, signed: bool
@@ -163,6 +185,11 @@ class _Lowering:
         out = replace(x, name=f"{node.name}_in{index}", node=None, width=width, signed=signed, fracs=fracs)
         self.stages.append(_cast(node.name, x, out, shifts, "TRN", "WRAP"))
         return out
+
+    def shifted(self, node: Node, x: Value, out: Value) -> Value:
+        """The numbers of ``x`` as those of ``out``, which has finer binary points or other words: exact."""
+        shifts = tuple(p - f for p, f in zip(x.fracs, out.fracs, strict=True))
+        return self.put(_cast(node.name, x, out, shifts, "TRN", "WRAP"))
 
     def put(self, stage: Stage) -> Value:
         self.stages.append(stage)
@@ -177,33 +204,46 @@ class _Lowering:
 
     def cast(self, node: Node) -> Value:
         fmt = _operator(node, op.Cast).format
-        if isinstance(fmt, Minifloat | KHot):
-            return self.gapped_cast(node, fmt)
-        if isinstance(fmt, BinaryFormat):
-            return self.elementwise(node, "qfx_cast_binary", {})
         if isinstance(fmt, Block):
             return self.block_cast(node, fmt)
-        assert isinstance(fmt, FixedPoint)
         x = self.operand(node)
         source = self.graph[node.inputs[0]].tensor
-        shifts = cast_shifts(source, fmt)
         out = self.like(x, node)
         same = (x.width, x.signed) == (out.width, out.signed)
-        low, high = int(source.low.min()), int(source.high.max())
-        if not any(shifts) and same and fmt.code_min <= low and high <= fmt.code_max:
+        if isinstance(fmt, FixedPoint):
+            low, high = int(source.low.min()), int(source.high.max())
+            exact = not any(cast_shifts(source, fmt)) and fmt.code_min <= low and high <= fmt.code_max
+        else:
+            exact = source.encoding == fmt and source.fracs == node.tensor.fracs
+            exact = exact and isinstance(fmt, Minifloat | KHot)
+        if same and exact:
             return self.skip(node, x, "changes no code")
-        in_stream = self.in_stream(x, source, shifts)
+        return self.cast_to(node, x, source, fmt, node.tensor, out)
+
+    def cast_to(self, node: Node, x: Value, source: Tensor, fmt: Format, result: Tensor, out: Value) -> Value:
+        """The cast of ``x``, which holds the tensor ``source``, to a format that is no :class:`Block`.
+
+        Args:
+            node: what the kernels belong to.
+            x: what is cast.
+            source: its tensor.
+            fmt: what it is cast to.
+            result: the tensor of the result.
+            out: its stream.
+        """
+        if isinstance(fmt, Minifloat | KHot):
+            return self.gapped_cast(node, x, source, fmt, result, out)
+        if isinstance(fmt, BinaryFormat):
+            return self.put(_elementwise(node, x, out, "qfx_cast_binary", {}))
+        assert isinstance(fmt, FixedPoint)
+        in_stream = self.in_stream(x, source, cast_shifts(source, fmt))
         return self.put(_cast(node.name, x, out, in_stream, fmt.rounding, fmt.overflow))
 
-    def gapped_cast(self, node: Node, fmt: Minifloat | KHot) -> Value:
+    def gapped_cast(
+        self, node: Node, x: Value, source: Tensor, fmt: Minifloat | KHot, result: Tensor, out: Value
+    ) -> Value:
         """One uniform cast; exact shifts by channel around it where binary points differ."""
-        x = self.operand(node)
-        source = self.graph[node.inputs[0]].tensor
-        cast = gapped_cast(source, fmt, node.tensor)
-        out = self.like(x, node)
-        same = (x.width, x.signed) == (out.width, out.signed)
-        if same and source.encoding == fmt and source.fracs == node.tensor.fracs:
-            return self.skip(node, x, "changes no code")
+        cast = gapped_cast(source, fmt, result)
         if any(cast.align):
             width, signed = bits_of(int(cast.low.min()), int(cast.high.max()))
             aligned = replace(x, name=f"{node.name}_in0", node=None, width=width, signed=signed)
@@ -212,13 +252,13 @@ class _Lowering:
         settles = any(cast.settle)
         width, signed = bits_of(cast.result_low, cast.result_high)
         uniform = replace(out, name=f"{node.name}_grid", node=None, width=width, signed=signed)
-        result = uniform if settles else out
+        made = uniform if settles else out
         parameters: dict[str, int | str] = {
             "IN_WIDTH": x.width,
             "IN_SIGNED": int(x.signed),
             "SHIFT": cast.shift,
-            "OUT_WIDTH": result.width,
-            "OUT_SIGNED": int(result.signed),
+            "OUT_WIDTH": made.width,
+            "OUT_SIGNED": int(made.signed),
             "SATURATE": int(cast.saturates),
             "LIMIT": cast.limit if cast.saturates else 0,
         }
@@ -229,7 +269,7 @@ class _Lowering:
             module = "qfx_cast_khot"
             # One digit is the same in both ways of counting.
             parameters |= {"K": cast.digits, "CSD": int(fmt.digits == "csd" and cast.digits > 1)}
-        x = self.put(Elementwise(node.name, (x,), result, module, parameters))
+        x = self.put(Elementwise(node.name, (x,), made, module, parameters))
         if settles:
             right = self.in_stream(x, source, cast.settle)
             x = self.put(_cast(node.name, x, out, right, "TRN", "WRAP"))
@@ -289,13 +329,7 @@ class _Lowering:
 
     def elementwise(self, node: Node, module: str, parameters: Mapping[str, int | str]) -> Value:
         x = self.operand(node)
-        out = self.like(x, node)
-        common: dict[str, int | str] = {
-            "IN_WIDTH": x.width,
-            "IN_SIGNED": int(x.signed),
-            "OUT_WIDTH": out.width,
-        }
-        return self.put(Elementwise(node.name, (x,), out, module, {**common, **parameters}))
+        return self.put(_elementwise(node, x, self.like(x, node), module, parameters))
 
     def clip(self, node: Node) -> Value:
         x, o = self.operand(node), _operator(node, op.Clip)
@@ -421,9 +455,7 @@ class _Lowering:
 
     def binary(self, node: Node) -> Value:
         mode = {"add": 0, "sub": 1, "mul": 2}[node.op.kind]
-        a, b = self.operand(node), self.operand(node, 1)
-        if not np.array_equal(a.order, b.order):
-            a, b = self.in_order(a), self.in_order(b)
+        a, b = self.pair(node)
         out = self.like(a, node)
         shifts = (0, 0)
         if mode != 2:
@@ -445,6 +477,22 @@ class _Lowering:
             a, b = operands
             shifts = (wanted[0], wanted[1])
         return self.put(Binary(node.name, (a, b), out, mode, shifts))
+
+    def pair(self, node: Node) -> tuple[Value, Value]:
+        """Two operands in one order: a constant comes as it is wanted, else one of them is reordered."""
+        unknown = [name not in self.constants for name in node.inputs]
+        if not all(unknown):
+            x = self.operand(node, unknown.index(True))
+            name = node.inputs[unknown.index(False)]
+            made = self.constant(name, f"{node.name}_constant", x.order)
+            return (x, made) if unknown[0] else (made, x)
+        a, b = self.operand(node), self.operand(node, 1)
+        if np.array_equal(a.order, b.order):
+            return a, b
+        usual = canonical_order(node.tensor.shape)
+        if np.array_equal(b.order, usual) or (b.node, usual.tobytes()) in self.copies:
+            return self.in_order(a), self.in_order(b)
+        return a, self.ordered(b, a.order)
 
     def concat(self, node: Node) -> Value:
         t = node.tensor
@@ -533,6 +581,17 @@ def _cast(
     }
     tables = {"ALIGN_FILE": (align, clog2(most + 1))} if most else {}
     return Elementwise(node, (x,), out, "qfx_cast_stream", parameters, tables)
+
+
+def _elementwise(
+    node: Node, x: Value, out: Value, module: str, parameters: Mapping[str, int | str]
+) -> Elementwise:
+    common: dict[str, int | str] = {
+        "IN_WIDTH": x.width,
+        "IN_SIGNED": int(x.signed),
+        "OUT_WIDTH": out.width,
+    }
+    return Elementwise(node.name, (x,), out, module, {**common, **parameters})
 
 
 def _geometry(

@@ -9,11 +9,12 @@
 
 namespace {
 
-enum Kind : int64_t { STEPS, WINDOW, REORDER, FIFO, FORK };
+enum Kind : int64_t { STEPS, WINDOW, REORDER, FIFO, FORK, MATMUL };
 enum Status : int { FINISHED, DEADLOCK, OUT_OF_TIME };
 constexpr uint8_t TAKE0 = 1, TAKE1 = 2, MAKE = 4;
 
-// A row of the table; p is: STEPS start, count / WINDOW start, count, depth, fill0 / REORDER length / FIFO depth, style / FORK start, count.
+// A row of the table; p is: STEPS start, count / WINDOW start, count, depth, fill0 / REORDER length / FIFO depth, style / FORK start, count /
+// MATMUL start, count, beats of a matrix.
 struct Kernel {
     int64_t kind, latency, in0, in1, out, p[5];
 };
@@ -140,6 +141,23 @@ extern "C" int qfx_simulate(const int64_t* settings, const Kernel* kernels, cons
                     if (fires) {
                         s.count -= drop[kernel.p[0] + s.position];
                         if (++s.position == kernel.p[1]) s.position = 0;
+                    }
+                } else if (kernel.kind == MATMUL) {
+                    const bool room = s.count < 2, accepts = valid[kernel.in1] && room, full = s.count > 0;
+                    const uint8_t step = steps[kernel.p[0] + s.position];
+                    const bool takes = step & TAKE0;
+                    set_ready(kernel.in1, room);
+                    set_ready(kernel.in0, enabled && full && takes);
+                    fires = enabled && full && (!takes || valid[kernel.in0]);
+                    makes = step & MAKE;
+                    changed = accepts;
+                    if (accepts && ++s.extra == kernel.p[2]) {
+                        s.extra = 0;
+                        ++s.count;
+                    }
+                    if (fires && ++s.position == kernel.p[1]) {
+                        s.position = 0;
+                        --s.count;
                     }
                 } else {  // REORDER
                     const bool room = s.count < 2, accepts = valid[kernel.in0] && room;

@@ -18,7 +18,7 @@ import numpy as np
 
 from qfx.rtl import native
 from qfx.rtl.design import Design, Kernel
-from qfx.rtl.library import MAKE, TAKE0, TAKE1, latency, steps, window_sequence
+from qfx.rtl.library import MAKE, TAKE0, TAKE1, latency, matmul_load, steps, window_sequence
 
 FINISHED, DEADLOCK, OUT_OF_TIME = 0, 1, 2
 _QUIET = 512  # cycles without any event after which nothing can happen any more; longer than any pipeline
@@ -227,6 +227,37 @@ class _Reorder:
         return (self.full, self.written, self.read, *self.pipeline.stages)
 
 
+class _MatMul:
+    """``qfx_matmul``: a double buffer for the second operand, steps that take the first."""
+
+    def __init__(self, s: _Streams, kernel: Kernel, inputs: Sequence[int], output: int, stages: int) -> None:
+        self.s, (self.first, self.second) = s, inputs
+        self.length, self.sequence = matmul_load(kernel), steps(kernel).tolist()
+        self.full = self.written = self.position = 0
+        self.pipeline = _Pipeline(s, output, stages)
+
+    def cycle(self) -> bool:
+        s, full, step = self.s, self.full, self.sequence[self.position]
+        s.ready[self.second] = full < 2
+        accepts = s.valid[self.second] and full < 2
+        if accepts:
+            self.written = (self.written + 1) % self.length
+            self.full += self.written == 0
+        enabled = self.pipeline.enabled() and full > 0
+        takes = bool(step & TAKE0)
+        s.ready[self.first] = enabled and takes
+        if not self.pipeline.enabled():
+            return accepts
+        fires = enabled and (not takes or s.valid[self.first])
+        if fires:
+            self.position = (self.position + 1) % len(self.sequence)
+            self.full -= self.position == 0
+        return self.pipeline.shift(fires and bool(step & MAKE)) or accepts or fires
+
+    def state(self) -> tuple[object, ...]:
+        return (self.full, self.written, self.position, *self.pipeline.stages)
+
+
 class _Fifo:
     """``qfx_fifo``; a depth of 0 stands for no bound."""
 
@@ -278,7 +309,7 @@ class _Fork:
         return tuple(self.done)
 
 
-_Model = _Steps | _Window | _Reorder | _Fifo | _Fork
+_Model = _Steps | _Window | _Reorder | _MatMul | _Fifo | _Fork
 
 
 def _simulate_python(network: _Network, frames: int, interval: int, max_cycles: int, available: int) -> Run:
@@ -297,6 +328,8 @@ def _simulate_python(network: _Network, frames: int, interval: int, max_cycles: 
             models.append(_Window(s, kernel, inputs[0], outputs[0], network.latency(kernel)))
         elif kernel.module == "qfx_reorder":
             models.append(_Reorder(s, kernel, inputs[0], outputs[0], network.latency(kernel)))
+        elif kernel.module == "qfx_matmul":
+            models.append(_MatMul(s, kernel, inputs, outputs[0], network.latency(kernel)))
         else:
             models.append(_Steps(s, kernel, inputs, outputs[0], network.latency(kernel)))
     forks = [model for model in reversed(models) if isinstance(model, _Fork)]
@@ -356,7 +389,7 @@ def _simulate_python(network: _Network, frames: int, interval: int, max_cycles: 
 
 # -- the compiled model --------------------------------------------------------------------------------------
 
-_STEPS, _WINDOW, _REORDER, _FIFO, _FORK = range(5)
+_STEPS, _WINDOW, _REORDER, _FIFO, _FORK, _MATMUL = range(6)
 _COLUMNS = 10  # of the kernel table, see timing.cpp
 
 
@@ -372,6 +405,8 @@ def _simulate_compiled(
     for row, kernel in zip(table, network.kernels, strict=True):
         inputs = [network.index[name] for name in kernel.inputs]
         outputs = [network.index[name] for name in kernel.outputs]
+        # A kernel without an input looks at a stream that nobody drives.
+        inputs = inputs or [len(network.index)]
         row[2], row[3], row[4] = inputs[0], inputs[-1], outputs[0]
         if kernel.module == "qfx_fork":
             row[0], row[5], row[6] = _FORK, len(forks), len(outputs)
@@ -390,6 +425,8 @@ def _simulate_compiled(
         else:
             sequence = steps(kernel)
             row[0], row[1], row[5], row[6] = _STEPS, network.latency(kernel), start, sequence.size
+            if kernel.module == "qfx_matmul":
+                row[0], row[7] = _MATMUL, matmul_load(kernel)
             sequences.append(sequence)
             start += sequence.size
     all_steps = np.concatenate(sequences) if sequences else np.zeros(1, np.uint8)
@@ -399,7 +436,7 @@ def _simulate_compiled(
     settings = np.array(
         [
             len(table),
-            len(network.index),
+            len(network.index) + 1,
             network.source,
             network.sink,
             network.in_beats,

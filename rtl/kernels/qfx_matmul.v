@@ -184,7 +184,7 @@ module qfx_matmul #(
             wire [SUM_WIDTH-1:0] sum;
             wire [OUT_WIDTH-1:0] part;
             reg [OUT_WIDTH-1:0] acc;
-            qfx_dot #(
+            qfx_dot_int #(
                 .N(SIMD), .A_WIDTH(A_WIDTH), .A_SIGNED(A_SIGNED), .W_WIDTH(B_WIDTH), .W_SIGNED(B_SIGNED)
             ) dot (
                 .clk(clk), .en(en), .a(a), .w(w[p*SIMD*B_WIDTH +: SIMD*B_WIDTH]), .y(sum)
