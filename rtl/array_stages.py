@@ -28,6 +28,11 @@ class FoldedStage(Stage):
     #: Takes its beats in bursts, or waits for one input while another one comes: FIFOs stand in front of it.
     buffered: ClassVar[bool] = False
 
+    @property
+    def products(self) -> int:
+        """Multiplications of a frame."""
+        return 0
+
     def folds(self) -> Iterator[tuple[int, int | None]]:
         """All folds, the least parallel first."""
         raise NotImplementedError
@@ -306,6 +311,10 @@ class MatMul(FoldedStage):
     inner: int
     columns: int
     by_row: bool
+
+    @property
+    def products(self) -> int:
+        return self.batch * self.rows * self.inner * self.columns
 
     def folds(self) -> Iterator[tuple[int, int | None]]:
         for simd in _divisors(self.inner):

@@ -10,6 +10,7 @@ from qfx.boards import Board
 from qfx.errors import QfxError
 from qfx.graph import Graph
 from qfx.rtl import choices
+from qfx.rtl.array_stages import FoldedStage
 from qfx.rtl.build import Fold, divisors, is_main
 from qfx.rtl.choices import Choice, lane_choices
 from qfx.rtl.estimate import Resources
@@ -121,6 +122,7 @@ def _check_interval(
 
 def _default_interval(program: Program) -> int:
     macs = [s.rounds * s.weight.size for s in program.stages if isinstance(s, MatVec)]
+    macs += [s.products for s in program.stages if isinstance(s, FoldedStage)]
     return -(-max(macs, default=0) // DEFAULT_MACS)
 
 
@@ -256,13 +258,20 @@ def _named(graph: Graph, main: Mapping[str, Stage], name: str) -> Stage:
 
 def _checked(graph: Graph, stage: Stage, name: str, wish: dict[str, int]) -> Fold:
     where = f"fold of {name!r} ({graph[stage.node].where})"
-    matrix = isinstance(stage, MatVec)
+    own = list(stage.folds()) if isinstance(stage, FoldedStage) else []
+    matrix = isinstance(stage, MatVec) or any(simd is not None for _, simd in own)
     unknown = sorted(set(wish) - ({"pe", "simd"} if matrix else {"pe"}))
     if unknown or not wish:
         raise QfxError(
             f"{where}: found keys {sorted(wish)}; supported: "
             f"{'pe and simd' if matrix else 'pe (elements per beat)'}"
         )
+    if own:
+        pe = _one_of(where, "pe", wish.get("pe", own[0][0]), sorted({pe for pe, _ in own}))
+        widths = [simd for p, simd in own if p == pe]
+        if "simd" not in wish:
+            return Fold(pe, widths[0])
+        return Fold(pe, _one_of(where, "simd", wish["simd"], [simd or 1 for simd in widths]))
     if not isinstance(stage, MatVec):
         return Fold(_one_of(where, "pe", wish["pe"], lane_choices(stage)))
     pe = _divides(where, "pe", wish.get("pe", 1), stage.rows)

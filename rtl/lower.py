@@ -73,8 +73,8 @@ class Lowering:
         self.values: dict[str, Value] = {}
         self.notes: dict[str, str] = {}
         self.constants: dict[str, np.ndarray] = {}
-        # Reordered copies by node and order, so that two consumers share one.
-        self.copies: dict[tuple[str, bytes], Value] = {}
+        # Reordered copies by stream and permutation, so that two consumers share one.
+        self.copies: dict[tuple[str, bytes], str] = {}
 
     def run(self) -> Program:
         handlers: dict[type[op.Op], Callable[[Node], Value]] = {
@@ -163,17 +163,16 @@ class Lowering:
         assert x.node is not None
         if np.array_equal(x.order, wanted):
             return x
-        key = x.node, wanted.tobytes()
+        position = np.empty_like(x.order)
+        position[x.order] = np.arange(x.order.size)
+        address = position[wanted]
+        tensor, key = self.graph[x.node].tensor, (x.name, address.tobytes())
         if key not in self.copies:
-            position = np.empty_like(x.order)
-            position[x.order] = np.arange(x.order.size)
-            address = position[wanted]
-            node = self.graph[x.node]
-            same = sum(name == x.node for name, _ in self.copies)
-            ordered = stream_value(node.tensor, f"{x.name}_ordered{same or ''}", x.node, wanted)
+            same = sum(name == x.name for name, _ in self.copies)
+            ordered = stream_value(tensor, f"{x.name}_ordered{same or ''}", x.node, wanted)
             self.put(Reorder(x.node, (x,), ordered, address, _block(address, ordered.channels)))
-            self.copies[key] = ordered
-        return self.copies[key]
+            self.copies[key] = ordered.name
+        return stream_value(tensor, self.copies[key], x.node, wanted)
 
     def aligned(
         self, node: Node, x: Value, index: int, fracs: tuple[int, ...], width: int, signed: bool
@@ -489,9 +488,8 @@ class Lowering:
         a, b = self.operand(node), self.operand(node, 1)
         if np.array_equal(a.order, b.order):
             return a, b
-        usual = canonical_order(node.tensor.shape)
-        if np.array_equal(b.order, usual) or (b.node, usual.tobytes()) in self.copies:
-            return self.in_order(a), self.in_order(b)
+        if np.array_equal(b.order, canonical_order(node.tensor.shape)):
+            return self.in_order(a), b
         return a, self.ordered(b, a.order)
 
     def concat(self, node: Node) -> Value:
