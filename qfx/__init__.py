@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from qfx.errors import GraphFileError, MissingToolError, QfxError, UnsupportedError
 
 if TYPE_CHECKING:
-    from qfx import boards, cost, hls, nn, rtl, sim, sweep
+    from qfx import boards, cost, hls, nn, ptq, rtl, sim, sweep
     from qfx.formats import (
         MXFP4,
         MXFP6,
@@ -102,6 +102,7 @@ _PUBLIC = {
     "cost": "",
     "hls": "",
     "nn": "",
+    "ptq": "",
     "rtl": "",
     "sim": "",
     "sweep": "",
@@ -148,6 +149,7 @@ __all__ = [
     "parameter_groups",
     "points",
     "prepare",
+    "ptq",
     "prune",
     "quantizers",
     "resource_loss",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 
 from qfx.errors import QfxError
+from qfx.formats.base import Format
 from qfx.learn.model import QuantizedModel, naming
 from qfx.nn.affine import QuantAffine
 from qfx.nn.bound import Bound
@@ -17,6 +18,9 @@ from qfx.nn.weighted import QuantWeighted, place, sizes
 
 # A progress bar appears when the work takes longer than this.
 _PATIENCE_SECONDS = 2.0
+
+#: From a format and samples (float64, one axis) to a binary point; ``None`` when all samples are 0.
+Chooser = Callable[[Format, torch.Tensor], int | None]
 
 
 def calibrate(q: QuantizedModel, batches: Iterable[Any], *, progress: bool = True) -> QuantizedModel:
@@ -47,7 +51,17 @@ def calibrate(q: QuantizedModel, batches: Iterable[Any], *, progress: bool = Tru
     for step, module in q._qfx_items():
         module.check(step.path)
         module.calibrate_weight()
-    _observe(q, batches, progress)
+    observe(q, batches, progress)
+    return calibrate_biases(q)
+
+
+def calibrate_biases(q: QuantizedModel) -> QuantizedModel:
+    """Put the binary points of biases and offsets where the squared error is smallest, given all other
+    points.
+
+    Returns:
+        ``q``, changed in place.
+    """
     bounds: list[Bound] = []
     for index, (step, module) in enumerate(q._qfx_items()):
         operands = [bounds[i] for i in step.inputs]
@@ -73,7 +87,8 @@ def _reach(q: QuantizedModel, index: int) -> int | None:
 
 
 @torch.no_grad()
-def _observe(q: QuantizedModel, batches: Iterable[Any], progress: bool) -> None:
+def observe(q: QuantizedModel, batches: Iterable[Any], progress: bool, choose: Chooser = best_frac) -> None:
+    """Put the binary points of activations where a rule wants them, given samples of the float network."""
     watched = {step.target: m for step, m in q._qfx_items() if isinstance(m, Quantizer)}
     # Constants are not observed, but their casts are switched off too: the data is that of the float model.
     everything = [m for m in q.modules() if isinstance(m, Quantizer)]
@@ -104,14 +119,14 @@ def _observe(q: QuantizedModel, batches: Iterable[Any], progress: bool) -> None:
             )
         for target, quantizer in watched.items():
             if quantizer.observer is not None:
-                _place(quantizer, quantizer.observer.samples, target)
+                _place(quantizer, quantizer.observer.samples, target, choose)
     finally:
         for quantizer in everything:
             quantizer.bypass, quantizer.observer = False, None
         q.train(training)
 
 
-def _place(quantizer: Quantizer, samples: torch.Tensor, where: str) -> None:
+def _place(quantizer: Quantizer, samples: torch.Tensor, where: str, choose: Chooser) -> None:
     if not torch.isfinite(samples).all():
         raise QfxError(
             f"calibrate: {where} holds NaN or infinity; the model does not compute finite numbers from this "
@@ -120,7 +135,7 @@ def _place(quantizer: Quantizer, samples: torch.Tensor, where: str) -> None:
     if quantizer.frozen:
         quantizer.saw(sizes(samples))
         return
-    fracs = [best_frac(quantizer.fmt, row) for row in samples]
+    fracs = [choose(quantizer.fmt, row) for row in samples]
     # A channel that is always 0 follows the others.
     known = [f for f in fracs if f is not None]
     default = min(known) if known else default_frac(quantizer.fmt)

@@ -114,6 +114,54 @@ def best_frac(fmt: Format, samples: torch.Tensor, limit: int | None = None) -> i
     return best
 
 
+def best_fracs(fmt: Format, rows: torch.Tensor, limits: list[int] | None = None) -> list[int | None]:
+    """:func:`best_frac` of every row, with its own limit; all rows at once.
+
+    Args:
+        rows: finite, float64 ``(channels, n)``.
+    """
+    if rows.shape[1] == 0:
+        return [None] * len(rows)
+    largest = rows.abs().amax(1)
+    gaps = math.isfinite(fmt.dense_below)
+    span = max(0, fmt.integer_max.bit_length() - MAX_WIDTH)
+    lowest, highest = -200, 200 + span
+    known = largest > 0
+    top = math.log2(max(fmt.integer_max, 1))
+    fits = torch.tensor([math.floor(top - math.log2(x)) if x > 0 else 0 for x in largest.tolist()])
+    first, last = fits - 2, fits + (13 if gaps else min(fmt.width, 10) + 3)
+    if limits is not None:
+        limit = torch.tensor(limits)
+        first, last = torch.minimum(first, limit), torch.minimum(last, limit)
+    first, last = first.clamp(min=lowest), last.clamp(max=highest)
+
+    def errors(fracs: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        difference = rows - cast(rows, torch.exp2(fracs.double()).unsqueeze(1), fmt)
+        return difference.square().sum(1)
+
+    best, least = first.clone(), torch.full(largest.shape, math.inf, dtype=torch.float64)
+    for offset in range(int((last - first).max()) + 1):
+        fracs = first + offset
+        error = errors(fracs, rows)
+        better = (error < least) & (fracs <= last)
+        best, least = torch.where(better, fracs, best), torch.where(better, error, least)
+    known &= last >= first
+    if limits is not None:
+        known &= least < rows.square().sum(1)
+    enough = least * 1.001 if gaps else least.clone()
+    going = known & (best > lowest)
+    while bool(going.any()):
+        error = errors(best[going] - 1, rows[going])
+        goes = error <= enough[going]
+        at = going.nonzero().squeeze(1)
+        going[at[~goes]] = False
+        best[at[goes]] -= 1
+        if not gaps:
+            enough[at[goes]] = error[goes]
+        going &= best > lowest
+    return [int(f) if k else None for f, k in zip(best, known, strict=True)]
+
+
 def default_frac(fmt: Format) -> int:
     """A position for tensors that are all zero."""
     frac = getattr(fmt, "frac", None)

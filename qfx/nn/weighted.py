@@ -16,7 +16,7 @@ from qfx.graph import ops
 from qfx.graph.graph import GraphBuilder
 from qfx.nn.bound import Bound
 from qfx.nn.module import Exact, QuantModule, float32, to
-from qfx.nn.observer import best_frac, default_frac
+from qfx.nn.observer import best_frac, best_fracs, default_frac
 from qfx.nn.quantizer import Quantizer
 from qfx.nn.width import WeightWidthQuantizer
 
@@ -228,16 +228,21 @@ def calibrate_constant(
     fmt = quantizer.fmt
     rows = values.detach().double().cpu().reshape(quantizer.channels, -1)
     wide = fmt.integer_max.bit_length() - (0 if reach is None else reach)
+    if limits is not None and quantizer.channels == 1:
+        limits = [min(limits)]
+    if reach is not None:
+        limits = [wide] * len(rows) if limits is None else [min(limit, wide) for limit in limits]
+    # One row is cheaper alone: fewer temporaries of its size.
+    if len(rows) == 1:
+        found = [best_frac(fmt, rows[0], None if limits is None else limits[0])]
+    else:
+        found = best_fracs(fmt, rows, limits)
     fracs = []
-    for channel, row in enumerate(rows):
-        limit = None if limits is None else (limits[channel] if quantizer.channels > 1 else min(limits))
-        if reach is not None:
-            limit = wide if limit is None else min(limit, wide)
-        frac = best_frac(fmt, row, limit)
+    for channel, frac in enumerate(found):
         # All zeros, as a fresh bias: any position is exact now, and training wants the finest that makes
         # sense.
         if frac is None:
-            frac = default_frac(fmt) if limit is None else min(default_frac(fmt), limit)
+            frac = default_frac(fmt) if limits is None else min(default_frac(fmt), limits[channel])
         fracs.append(frac)
     place(quantizer, fracs, rows)
 

@@ -1,0 +1,136 @@
+"""What GPTQ and learned rounding share: layer by layer, from moments to weights on the grid, and the bias."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from qfx.errors import QfxError
+from qfx.formats.fixed import FixedPoint
+from qfx.learn.calibrate import calibrate_biases
+from qfx.learn.model import QuantizedModel
+from qfx.nn.quantizer import Quantizer
+from qfx.nn.weighted import QuantWeighted, calibrate_constant
+from qfx.ptq.grid import Grid, grid_of
+from qfx.ptq.matrices import (
+    Moments,
+    best_weights,
+    damped,
+    groups_of,
+    moments,
+    set_weight_rows,
+    weight_rows,
+)
+from qfx.ptq.walk import Batches, Visit, changed, copied, inputs, walk
+
+#: Bits of a bias that a method adds to a layer without one.
+BIAS_WIDTH = 16
+
+#: From grid, float weights ``W``, target ``T`` and ``H`` (see :mod:`qfx.ptq.matrices`) to weights on
+#: the grid.
+Solver = Callable[[Grid, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """How the results of a layer are compared.
+
+    Args:
+        places: results per sample and channel that are looked at; ``None`` for all.
+        damp: added to the diagonal of ``H``, times its mean.
+        correct_inputs: aim at the float network's results, although the operands are the quantized ones
+            (``|W x - W' x'|``, as in AdaRound's asymmetric reconstruction); otherwise the weights alone are
+            compared (``|W x' - W' x'|``, as GPTQ does).
+        correct_bias: let the bias take up the mean of the error, and minimise what remains.
+    """
+
+    places: int | None = 256
+    damp: float = 0.01
+    correct_inputs: bool = True
+    correct_bias: bool = True
+
+    def __post_init__(self) -> None:
+        if self.places is not None and self.places < 1:
+            raise QfxError(f"{type(self).__name__}: places must be at least 1 or None, found {self.places}")
+        if not self.damp > 0:
+            raise QfxError(f"{type(self).__name__}: damp must be positive, found {self.damp}")
+
+
+def reconstruct(
+    q: QuantizedModel,
+    batches: Batches,
+    options: Reconstruction,
+    solver: Solver,
+    reference: QuantizedModel | None,
+    label: str,
+    progress: bool,
+) -> QuantizedModel:
+    """A copy of ``q`` whose weights were chosen by ``solver``, layer by layer; layers that follow see the
+    results of the ones before. Layers whose weights have a block format, or so many numbers that they cannot
+    be listed, stay as they are, as do further calls of a layer that is called twice."""
+    result = copied(q)
+    data = inputs(result, batches)
+    for visit in walk(result, data, reference, label=label, progress=progress):
+        layer = visit.module
+        if not isinstance(layer, QuantWeighted):
+            continue
+        grid = grid_of(layer.weight_quantizer)
+        if grid is None:
+            continue
+        problem = Problem.of(visit, options)
+        rows = solver(
+            grid.rows(groups_of(layer), int(layer.weight.shape[0])),
+            problem.weights,
+            problem.target,
+            problem.hessian,
+        )
+        set_weight_rows(layer, rows)
+        if options.correct_bias:
+            add_to_bias(layer, problem.bias_change(rows))
+    return changed(calibrate_biases(result))
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """The quadratic problem of one layer: ``W`` in float, the target ``T``, ``H``, and moments before
+    damping."""
+
+    weights: torch.Tensor
+    target: torch.Tensor
+    hessian: torch.Tensor
+    seen: Moments
+    options: Reconstruction
+
+    @staticmethod
+    def of(visit: Visit, options: Reconstruction) -> Problem:
+        """The problem of a linear or convolution layer that is about to be computed."""
+        assert isinstance(visit.twin, QuantWeighted)
+        seen = moments(visit, options.places)
+        central = seen.centred() if options.correct_bias else seen
+        hessian = damped(central.hessian, options.damp)
+        weights = weight_rows(visit.twin)
+        target = best_weights(weights, central, hessian) if options.correct_inputs else weights
+        return Problem(weights, target, hessian, seen, options)
+
+    def bias_change(self, rows: torch.Tensor) -> torch.Tensor:
+        """What the bias must take up so that means agree: ``(out,)``."""
+        before = self.seen.float_mean if self.options.correct_inputs else self.seen.mean
+        change = (self.weights @ before.unsqueeze(2)) - (rows @ self.seen.mean.unsqueeze(2))
+        return change.reshape(-1)
+
+
+@torch.no_grad()
+def add_to_bias(layer: QuantWeighted, change: torch.Tensor) -> None:
+    """Add to a layer's bias; a layer without one gets one of :data:`BIAS_WIDTH` bits."""
+    if layer.bias is None or layer.bias_quantizer is None:
+        layer.bias = torch.nn.Parameter(
+            torch.zeros_like(layer.weight[:, :1].reshape(len(layer.weight), -1)[:, 0])
+        )
+        layer.bias_quantizer = Quantizer(FixedPoint(BIAS_WIDTH), layer.weight_quantizer.channels).to(
+            layer.weight.device
+        )
+    layer.bias.add_(change.to(layer.bias.dtype))
+    # The position for what follows in this pass; the final one is found when all layers are done.
+    calibrate_constant(layer.bias_quantizer, layer.bias)

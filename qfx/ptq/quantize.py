@@ -1,0 +1,143 @@
+"""``qfx.ptq.quantize``: a float model, data and a list of methods; a prepared model comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from qfx.errors import QfxError
+from qfx.learn.config import Config
+from qfx.learn.model import QuantizedModel
+from qfx.learn.prepare import prepare
+from qfx.ptq.batch_norm import BatchNorm, reestimate_batch_norm
+from qfx.ptq.bias_correction import BiasCorrection, correct_bias
+from qfx.ptq.calibration import Calibration, calibrate
+from qfx.ptq.equalization import Equalization, equalize
+from qfx.ptq.gptq import GPTQ, gptq
+from qfx.ptq.rounding import LearnedRounding, learn_rounding
+from qfx.ptq.search import FormatSearch, search_formats
+from qfx.ptq.smooth import ActivationEqualization, equalize_activations
+from qfx.ptq.walk import Batches
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method by name.
+
+    Attributes:
+        options: the class of its options.
+        apply: ``apply(q, batches, options, reference=, progress=)`` gives a new prepared model.
+        moves_ranges: it changes weights without changing the float network, and binary points are not placed
+            for the new ones: calibration must follow.
+    """
+
+    options: type
+    apply: Callable[..., Any]
+    moves_ranges: bool = False
+
+
+METHODS: dict[str, Method] = {
+    "batch_norm": Method(BatchNorm, reestimate_batch_norm),
+    "equalization": Method(Equalization, equalize, moves_ranges=True),
+    "activation_equalization": Method(ActivationEqualization, equalize_activations, moves_ranges=True),
+    "calibration": Method(Calibration, calibrate),
+    "format_search": Method(FormatSearch, search_formats),
+    "gptq": Method(GPTQ, gptq),
+    "learned_rounding": Method(LearnedRounding, learn_rounding),
+    "bias_correction": Method(BiasCorrection, correct_bias),
+}
+#: What :func:`quantize` does when nothing is said.
+DEFAULT = ("calibration", "learned_rounding", "bias_correction")
+
+
+def quantize(
+    model: nn.Module,
+    batches: Batches,
+    config: Config | None = None,
+    methods: Sequence[Any] = DEFAULT,
+    *,
+    progress: bool = True,
+) -> QuantizedModel:
+    """Post-training quantization: prepare, calibrate, and apply methods in order.
+
+    Binary points are calibrated before the first method that needs them, and after a method that moved
+    ranges; name ``"calibration"`` or give a :class:`Calibration` to say how. ``"batch_norm"`` in front of all
+    others works on the float model, so that folded layers take part.
+
+    The *reference*, what methods compare with, is the float network: as it was, or after equalization, which
+    moves factors inside of it. It stays the same when weights are rounded.
+
+    Args:
+        model: a float module that torch.fx can trace, or a prepared model; not changed.
+        batches: batches of inputs, or ``(inputs, ...)`` tuples as data loaders give them; they are gone
+            through once and kept. Some tens to hundreds of samples.
+        config: formats; ``Config()`` when not given. Must not be given for a prepared model.
+        methods: names of :data:`METHODS` or instances of their options, in order.
+        progress: show bars for what takes more than two seconds.
+
+    Returns:
+        a prepared model in ``eval()`` mode: :func:`qfx.freeze` makes the integer graph, and training may go
+        on.
+
+    Raises:
+        QfxError: an unknown method, bad data, a model that cannot be prepared.
+    """
+    data = [_inputs(batch) for batch in _sequence(batches)]
+    if not data:
+        raise QfxError(
+            "qfx.ptq: the calibration set is empty; give at least one batch with at least one sample"
+        )
+    plan = [method_of(m) for m in methods]
+    if isinstance(model, QuantizedModel):
+        if config is not None:
+            raise QfxError("qfx.ptq.quantize: this model is prepared already; leave the config out")
+        q = model
+    else:
+        while plan and isinstance(plan[0][1], BatchNorm):
+            model = reestimate_batch_norm(model, data)
+            plan.pop(0)
+        q = prepare(model, data[0][:1], config)
+    rule = next((options for _, options in plan if isinstance(options, Calibration)), Calibration())
+    reference, placed = q, False
+    for method, options in plan:
+        if not (placed or method.moves_ranges or isinstance(options, Calibration)):
+            q, placed = calibrate(q, data, rule, progress=progress), True
+        q = method.apply(q, data, options, reference=reference, progress=progress)
+        if method.moves_ranges:
+            reference, placed = q, False
+        placed = placed or isinstance(options, Calibration)
+    if not placed:
+        q = calibrate(q, data, rule, progress=progress)
+    return q.eval()
+
+
+def method_of(given: Any) -> tuple[Method, Any]:
+    """The method and the options that a name, an options class or an instance of one stands for.
+
+    Raises:
+        QfxError: something else.
+    """
+    if isinstance(given, str) and given in METHODS:
+        return METHODS[given], METHODS[given].options()
+    for method in METHODS.values():
+        if isinstance(given, method.options) and type(given) is method.options:
+            return method, given
+        if given is method.options:
+            return method, method.options()
+    raise QfxError(f"qfx.ptq: unknown method {given!r}; known are {', '.join(METHODS)}, or their options")
+
+
+def _sequence(batches: Batches) -> Batches:
+    if isinstance(batches, torch.Tensor):
+        raise QfxError(
+            "qfx.ptq: expected batches (a list of tensors or a data loader), found one tensor; pass [tensor]"
+        )
+    return batches
+
+
+def _inputs(batch: Any) -> torch.Tensor:
+    return torch.as_tensor(batch[0] if isinstance(batch, list | tuple) and batch else batch)
