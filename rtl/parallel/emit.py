@@ -7,7 +7,9 @@ reads the same.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from qfx.graph import Graph
 from qfx.rtl.design import canonical_order
@@ -20,6 +22,23 @@ from qfx.rtl.parallel.schedule import Schedule
 def literal(width: int, value: int) -> str:
     """A constant of so many bits; two's complement when negative."""
     return f"{width}'h{value & ((1 << width) - 1):x}"
+
+
+def _constant_part(value: int, low: int, high: int) -> str:
+    return literal(high - low + 1, value >> low)
+
+
+def runs(mask: int) -> list[tuple[int, int]]:
+    """The lowest and the highest bit of each run of ones, from the bottom."""
+    found = []
+    while mask:
+        low = (mask & -mask).bit_length() - 1
+        high = low
+        while mask >> (high + 1) & 1:
+            high += 1
+        found.append((low, high))
+        mask &= ~(((1 << (high - low + 1)) - 1) << low)
+    return found
 
 
 def block_module(name: str, block: Block, plan: Schedule, graph: Graph) -> str:
@@ -131,13 +150,7 @@ class Writer:
         rest = []
         for name, width in self.widths.items():
             mask = ((1 << width) - 1) & ~self.used.get(name, 0)
-            while mask:
-                low = (mask & -mask).bit_length() - 1
-                high = low
-                while mask >> (high + 1) & 1:
-                    high += 1
-                rest.append(f"{name}[{high}:{low}]")
-                mask &= ~(((1 << (high - low + 1)) - 1) << low)
+            rest += [f"{name}[{high}:{low}]" for low, high in runs(mask)]
         if not rest:
             return []
         return [
@@ -301,6 +314,10 @@ class Writer:
         return f"({outside}) ? {literal(width, 0)} : {self.bits(arg, 0, width - 1, stage)}"
 
     def _max(self, n: int, node: Node, width: int, stage: int) -> str:
+        return self._chosen(n, node, width, stage, ">")
+
+    def _chosen(self, n: int, node: Node, width: int, stage: int, better: str) -> str:
+        """The first of two operands where it is better than the second, which otherwise."""
         nodes = self.block.netlist.nodes
         a, b = node.args
         signed = nodes[a].signed or nodes[b].signed
@@ -309,8 +326,8 @@ class Writer:
             texts = [self._ordered(x, stage, common) for x in (a, b)]
         else:
             texts = [self.bits(x, 0, common - 1, stage) for x in (a, b)]
-        larger = self._wire(n, "first", f"{texts[0]} > {texts[1]}")
-        return f"{larger} ? {self.bits(a, 0, width - 1, stage)} : {self.bits(b, 0, width - 1, stage)}"
+        first = self._wire(n, "first", f"{texts[0]} {better} {texts[1]}")
+        return f"{first} ? {self.bits(a, 0, width - 1, stage)} : {self.bits(b, 0, width - 1, stage)}"
 
     def _select(self, n: int, node: Node, width: int, stage: int) -> str:
         sign_of, *choices = node.args
@@ -336,6 +353,112 @@ class Writer:
         if width == 1:
             return lowest
         return f"{{{self.bits(rounded, 1, width - 1, stage)}, {lowest}}}"
+
+    def _min(self, n: int, node: Node, width: int, stage: int) -> str:
+        return self._chosen(n, node, width, stage, "<")
+
+    def _operands(self, node: Node, stage: int, skip: int = 0) -> list[Callable[[int, int], str]]:
+        """The operands of a node as functions of the lowest and the highest bit that is wanted; constants
+        stand behind the first ``skip`` data."""
+        args, found = list(node.args), []
+        for is_node, value in zip(node.data[skip::2], node.data[skip + 1 :: 2], strict=True):
+            if is_node:
+                found.append(partial(self._part, args.pop(0), stage))
+            else:
+                found.append(partial(_constant_part, value))
+        return found
+
+    def _part(self, arg: int, stage: int, low: int, high: int) -> str:
+        return self.bits(arg, low, high, stage)
+
+    def _vector(self, n: int, suffix: str, width: int, expression: str) -> str:
+        """Several bits that belong to a value."""
+        name = f"v{n}_{suffix}"
+        self.lines.append(f"    wire [{width - 1}:0] {name} = {expression};")
+        return name
+
+    def _narrow(self, n: int, node: Node, width: int, stage: int) -> str:
+        return self.bits(node.args[0], 0, width - 1, stage)
+
+    def _append(self, n: int, node: Node, width: int, stage: int) -> str:
+        bits, value = node.data
+        return f"{{{self.bits(node.args[0], 0, width - bits - 1, stage)}, {literal(bits, value)}}}"
+
+    def _fold(self, n: int, node: Node, width: int, stage: int) -> str:
+        (arg,) = node.args
+        sign = self.block.netlist.nodes[arg].width - 1
+        return f"{self.bits(arg, 0, width - 1, stage)} ^ {{{width}{{{self.bits(arg, sign, sign, stage)}}}}}"
+
+    def _logic(self, node: Node, width: int, stage: int, symbol: str) -> str:
+        a, b = (operand(0, width - 1) for operand in self._operands(node, stage))
+        return f"{a} {symbol} {b}"
+
+    def _and(self, n: int, node: Node, width: int, stage: int) -> str:
+        return self._logic(node, width, stage, "&")
+
+    def _or(self, n: int, node: Node, width: int, stage: int) -> str:
+        return self._logic(node, width, stage, "|")
+
+    def _xor(self, n: int, node: Node, width: int, stage: int) -> str:
+        return self._logic(node, width, stage, "^")
+
+    def _andnot(self, n: int, node: Node, width: int, stage: int) -> str:
+        return self._logic(node, width, stage, "& ~")
+
+    def _above(self, n: int, node: Node, width: int, stage: int) -> str:
+        (arg,) = node.args
+        top = self.block.netlist.nodes[arg].width - 1
+        bits = [f"|{self.bits(arg, i, top, stage)}" for i in reversed(range(top))]
+        return f"{{{', '.join([self.bits(arg, top, top, stage), *bits])}}}"
+
+    def _any(self, n: int, node: Node, width: int, stage: int) -> str:
+        (arg,), (mask,) = node.args, node.data
+        parts = [self.bits(arg, low, high, stage) for low, high in runs(mask)]
+        return f"|{parts[0]}" if len(parts) == 1 else f"|{{{', '.join(reversed(parts))}}}"
+
+    def _gate(self, n: int, node: Node, width: int, stage: int) -> str:
+        a, bit = self._operands(node, stage)
+        return f"{a(0, width - 1)} & {{{width}{{{bit(0, 0)}}}}}"
+
+    def _step_up(self, n: int, node: Node, width: int, stage: int) -> str:
+        mode = node.data[0]
+        a, drop, *tie = self._operands(node, stage, 1)
+        nodes, args = self.block.netlist.nodes, list(node.args)
+        negative = "1'b1" if node.data[2] < 0 else None
+        if node.data[1]:
+            arg = args.pop(0)
+            sign = nodes[arg].width - 1
+            negative = self.bits(arg, sign, sign, stage) if nodes[arg].signed else None
+        top = (nodes[args[0]].width if node.data[3] else node.data[4].bit_length()) - 1
+        if mode == 0:
+            return f"{negative} && (|({a(0, top)} & {drop(0, top)}))"
+        first = self._vector(n, "first", top + 1, f"{drop(0, top)} & ~{drop(1, top + 1)}")
+        self._use(first, 0, top)
+        half = self._wire(n, "half", f"|({a(0, top)} & {first})")
+        if mode == 1:
+            return half
+        rest = self._wire(n, "rest", f"|({a(0, top)} & {drop(1, top + 1)})")
+        if mode == 4 or (mode == 2 and negative is None):
+            return f"{half} && {rest}"
+        if mode == 3 and negative is None:
+            return half
+        if mode == 2:
+            return f"{half} && ({rest} || {negative})"
+        if mode == 3:
+            return f"{half} && ({rest} || !{negative})"
+        if mode == 5:
+            last = self._wire(n, "last", f"|({a(1, top + 1)} & {first})")
+            return f"{half} && ({rest} || {last})"
+        return f"{half} && ({rest} || {tie[0](0, 0)})"
+
+    def _round_at(self, n: int, node: Node, width: int, stage: int) -> str:
+        right = node.data[0]
+        a, drop, up = self._operands(node, stage, 1)
+        kept, dropped = (x(right, right + width - 1) for x in (a, drop))
+        if node.data[-2:] == (0, 0):
+            return f"{kept} & ~{dropped}"
+        # With ones in the dropped places, a carry from the bottom adds one step.
+        return f"(({kept} | {dropped}) + {self._widened(up(0, 0), width)}) & ~{dropped}"
 
     @staticmethod
     def _widened(bit: str, width: int) -> str:

@@ -27,5 +27,7 @@ def _node(net: Netlist, node: Node) -> float:
         return 0.25 * node.width
     if node.kind == "even":
         return 1.0
+    if node.kind in ("fold", "gate", "and", "or", "xor", "andnot"):
+        return 0.5 * node.width
     widest = max(net.nodes[a].width for a in node.args)
     return node.width + widest / 5

@@ -10,13 +10,16 @@ from typing import TypeVar
 import numpy as np
 
 from qfx.errors import UnsupportedError
-from qfx.formats import FixedPoint
+from qfx.formats import Binary, FixedPoint, KHot, Minifloat
+from qfx.formats import Block as Blocks
 from qfx.graph import Graph, Node
 from qfx.graph import ops as op
 from qfx.graph.ops import affine_integers, alignment, cast_shifts, clip_integers, to_frac, weighted_integers
 from qfx.rtl.adders import AdderGraph, optimize
 from qfx.rtl.design import canonical_order
+from qfx.rtl.parallel import gaps
 from qfx.rtl.parallel.casts import cast
+from qfx.rtl.parallel.multiply import product_of
 from qfx.rtl.parallel.netlist import Netlist, Ref, width_of
 
 #: Nonzero weights times places that one layer may unroll to.
@@ -100,6 +103,7 @@ class Lowering:
             op.Affine: self.affine,
             op.Add: self.add,
             op.Sub: self.add,
+            op.Mul: self.mul,
             op.Relu: self.relu,
             op.LeakyRelu: self.leaky_relu,
             op.Clip: self.clip,
@@ -109,12 +113,6 @@ class Lowering:
             op.Reshape: self.reshape,
             op.Transpose: self.transpose,
         }
-        source = self.graph.input_node
-        if not isinstance(source.tensor.format, FixedPoint):
-            raise UnsupportedError(
-                f"{source.where}: input of {source.tensor.format}; hardware takes fixed-point codes. "
-                "Use a FixedPoint input format"
-            )
         readers = self._readers()
         for node in self.graph.nodes[1:]:
             handler = handlers.get(type(node.op))
@@ -281,11 +279,20 @@ class Lowering:
         return _array([function(ref, i // each) for i, ref in enumerate(flat)], node.tensor.shape)
 
     def cast(self, node: Node) -> np.ndarray:
-        try:
-            fmt = op.fixed_point_format(_operator(node, op.Cast))
-        except UnsupportedError as error:
-            raise UnsupportedError(f"{node.where}: {error}") from error
-        drop = cast_shifts(self.graph[node.inputs[0]].tensor, fmt)
+        fmt = _operator(node, op.Cast).format
+        source = self.graph[node.inputs[0]].tensor
+        if isinstance(fmt, Minifloat | KHot):
+            caster = gaps.GappedCaster(self.net, source, fmt)
+            return self.per_channel(node, self.operand(node), caster.cast)
+        if isinstance(fmt, Binary):
+            return self.per_channel(node, self.operand(node), lambda ref, _: gaps.sign(self.net, ref))
+        if isinstance(fmt, Blocks):
+            try:
+                return gaps.blocks(self.net, self.operand(node), source, fmt, node.tensor)
+            except UnsupportedError as error:
+                raise UnsupportedError(f"{node.where}: {error}") from error
+        assert isinstance(fmt, FixedPoint)
+        drop = cast_shifts(source, fmt)
         return self.per_channel(node, self.operand(node), lambda ref, c: cast(self.net, ref, drop[c], fmt))
 
     def relu(self, node: Node) -> np.ndarray:
@@ -321,6 +328,15 @@ class Lowering:
             self.net.add(x.shifted(int(shifts_a[i // each])), y.shifted(int(shifts_b[i // each])), 1, sign)
             for i, (x, y) in enumerate(pairs)
         ]
+        return _array(values, node.tensor.shape)
+
+    def mul(self, node: Node) -> np.ndarray:
+        pairs = zip(self.operand(node).reshape(-1), self.operand(node, 1).reshape(-1), strict=True)
+        values = []
+        for x, y in pairs:
+            if x.node is None:
+                x, y = y, x
+            values.append(self.times(node, x, y.value) if y.node is None else product_of(self.net, x, y))
         return _array(values, node.tensor.shape)
 
     # -- windows and order -----------------------------------------------------------------------------------

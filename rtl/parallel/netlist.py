@@ -63,7 +63,9 @@ class Node:
 
 
 #: Kinds that are wires: no logic, no level.
-WIRES = frozenset({"input", "floor", "wrap"})
+WIRES = frozenset({"input", "floor", "wrap", "append", "narrow"})
+#: Kinds that count as no level: wires, and gates that synthesis packs into the LUT behind them.
+FREE = WIRES | {"fold", "and", "andnot", "xor", "gate"}
 
 
 @dataclass
@@ -102,7 +104,7 @@ class Netlist:
         key = (kind, args, data)
         known = self._known.get(key)
         if known is None:
-            level = max((self.nodes[a].level for a in args), default=0) + (kind not in WIRES)
+            level = max((self.nodes[a].level for a in args), default=0) + (kind not in FREE)
             known = self._known[key] = len(self.nodes)
             self.nodes.append(Node(kind, args, data, low, high, level))
         return Ref(known)
@@ -219,6 +221,21 @@ class Netlist:
         # An absent bound is recorded as the end of the interval, which is never passed.
         return self.make("clamp", (a.node,), (least, most), least, most).shifted(common)
 
+    def minimum(self, a: Ref, b: Ref) -> Ref:
+        """``min(a, b)``."""
+        (la, ha), (lb, hb) = self.interval(a), self.interval(b)
+        if ha <= lb:
+            return a
+        if hb <= la:
+            return b
+        if a.node is None:
+            a, b = b, a
+        if b.node is None:
+            return self.clamp(a, None, b.value)
+        a, b = self.plain(a), self.plain(b)
+        assert a.node is not None and b.node is not None
+        return self.make("min", (a.node, b.node), (), min(la, lb), min(ha, hb))
+
     def maximum(self, a: Ref, b: Ref) -> Ref:
         """``max(a, b)``."""
         (la, ha), (lb, hb) = self.interval(a), self.interval(b)
@@ -254,6 +271,25 @@ class Netlist:
         # A constant stands in the data instead of the arguments: which are nodes, and the constants.
         data = tuple(v for x in choices for v in (int(x.node is not None), x.value))
         return self.make("select", args, data, low, high)
+
+    def pick(self, bit: Ref, yes: Ref, no: Ref) -> Ref:
+        """``yes`` where ``bit`` is 1, else ``no``."""
+        if bit.node is None:
+            return yes if bit.value else no
+        # A signed bit that is set is negative.
+        return self.select(self.wrap(bit, 1, True), no, yes)
+
+    def narrowed(self, a: Ref, low: int, high: int) -> Ref:
+        """``a``, of which the caller knows that it lies in ``low .. high``; wires."""
+        least, most = self.interval(a)
+        low, high = max(low, least), min(high, most)
+        if (low, high) == (least, most) or a.node is None:
+            return a
+        if low == high:
+            return Ref(None, 0, low)
+        a = self.plain(a)
+        assert a.node is not None
+        return self.make("narrow", (a.node,), (low, high), low, high)
 
     def add_sign(self, a: Ref, constant: int, negative: int) -> Ref:
         """``a + constant + (negative if a < 0 else 0)``."""
@@ -310,6 +346,115 @@ class Netlist:
         args = tuple(x.node for x in (rounded, floor) if x.node is not None)
         data = (width, *(v for x in (rounded, floor) for v in (int(x.node is not None), x.value)))
         return self.make("wrap_sm", args, data, -high - 1, high)
+
+    # -- bits ------------------------------------------------------------------------------------------------
+
+    def mixed(self, kind: str, refs: tuple[Ref, ...], data: tuple[int, ...], low: int, high: int) -> Ref:
+        """A node some of whose operands are constants: behind ``data`` stand, for each operand, whether it is
+        a node, and the constant."""
+        plain = [self.plain(x) for x in refs]
+        args = tuple(x.node for x in plain if x.node is not None)
+        which = tuple(v for x in plain for v in (int(x.node is not None), x.value))
+        return self.make(kind, args, (*data, *which), low, high)
+
+    def append(self, a: Ref, bits: int, value: int) -> Ref:
+        """``(a << bits) | value`` with ``value`` of ``bits`` bits; wires."""
+        if bits == 0 or value == 0:
+            return a.shifted(bits)
+        if a.node is None:
+            return Ref(None, 0, a.value << bits | value)
+        a = self.plain(a)
+        assert a.node is not None
+        low, high = self.interval(a)
+        return self.make("append", (a.node,), (bits, value), low << bits | value, high << bits | value)
+
+    def fold(self, a: Ref) -> Ref:
+        """The bits of ``a``, inverted where it is negative: ``a`` or ``-a - 1``."""
+        low, high = self.interval(a)
+        if low >= 0:
+            return a
+        if a.node is None:
+            return Ref(None, 0, -a.value - 1)
+        a = self.plain(a)
+        assert a.node is not None
+        least = 0 if high >= 0 else -high - 1
+        return self.make("fold", (a.node,), (), least, max(high, -low - 1))
+
+    def logic(self, kind: str, a: Ref, b: Ref) -> Ref:
+        """``and``, ``or``, ``xor`` or ``andnot`` (``a & ~b``) of two values that are not negative."""
+        (la, ha), (lb, hb) = self.interval(a), self.interval(b)
+        assert la >= 0 and lb >= 0
+        if a.node is None and b.node is None:
+            x, y = a.value, b.value
+            results = {"and": x & y, "or": x | y, "xor": x ^ y, "andnot": x & ~y}
+            return Ref(None, 0, results[kind])
+        if kind == "and" and 0 in (ha, hb):
+            return Ref(None, 0, 0)
+        if hb == 0:
+            return a
+        if ha == 0:
+            return a if kind == "andnot" else b
+        either = (1 << max(ha.bit_length(), hb.bit_length())) - 1
+        low, high = {
+            "and": (0, min(ha, hb)),
+            "or": (max(la, lb), either),
+            "xor": (0, either),
+            "andnot": (0, ha),
+        }[kind]
+        return self.mixed(kind, (a, b), (), low, high)
+
+    def above(self, a: Ref) -> Ref:
+        """Ones from the leading one of a value that is not negative downwards."""
+        low, high = ((1 << end.bit_length()) - 1 for end in self.interval(a))
+        a = self.plain(a)
+        if low == high:
+            return Ref(None, 0, low)
+        assert a.node is not None
+        if self.nodes[a.node].width == 1:
+            return a
+        return self.make("above", (a.node,), (), low, high)
+
+    def any(self, a: Ref, mask: int = -1) -> Ref:
+        """1 when a value that is not negative has a one where ``mask`` has one, else 0."""
+        low, high = self.interval(a)
+        whole = (1 << high.bit_length()) - 1
+        mask &= whole
+        if a.node is None or mask == 0:
+            return Ref(None, 0, int(low & mask != 0))
+        a = self.plain(a)
+        assert a.node is not None
+        if self.nodes[a.node].width == 1:
+            return a
+        return self.make("any", (a.node,), (mask,), int(low > 0 and mask == whole), 1)
+
+    def gate(self, a: Ref, bit: Ref) -> Ref:
+        """``a`` where ``bit`` is 1, else 0."""
+        if bit.node is None:
+            return a if bit.value else Ref(None, 0, 0)
+        low, high = self.interval(a)
+        common, a = a.shift, a.shifted(-a.shift) if a.node is not None else a
+        low, high = min(low >> common, 0), max(high >> common, 0)
+        return self.mixed("gate", (a, self.plain(bit)), (), low, high).shifted(common)
+
+    def step_up(self, a: Ref, drop: Ref, rounding: str, tie: Ref | None = None) -> Ref:
+        """1 where rounding goes up from the floor, when ``a`` loses the bits where ``drop`` has ones.
+
+        ``drop`` is ones from bit 0 up to some place, and can have one. With ``tie``, 0 or 1, a rounding to
+        the nearest goes up at a tie where that is 1.
+        """
+        modes = ("TRN_ZERO", "RND", "RND_ZERO", "RND_INF", "RND_MIN_INF", "RND_CONV")
+        if tie is None and rounding == "TRN":
+            return Ref(None, 0, 0)
+        if tie is None and rounding == "TRN_ZERO" and self.interval(a)[0] >= 0:
+            return Ref(None, 0, 0)
+        if tie is None:
+            return self.mixed("step_up", (a, drop), (modes.index(rounding),), 0, 1)
+        return self.mixed("step_up", (a, drop, tie), (len(modes),), 0, 1)
+
+    def round_at(self, a: Ref, drop: Ref, up: Ref, right: int, low: int, high: int) -> Ref:
+        """``a`` rounded to a multiple of ``drop + 1``, one step up from the floor where ``up`` is 1, without
+        its low ``right`` bits; ``low .. high`` are the results that can occur."""
+        return self.mixed("round_at", (a, drop, up), (right,), low, high)
 
 
 def _sign_magnitude(rounded: int, floor: int, width: int) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from qfx.rtl.parallel.lower import Block
-from qfx.rtl.parallel.netlist import WIRES
+from qfx.rtl.parallel.netlist import FREE
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def schedule(block: Block, levels: int) -> Schedule:
         node = nodes[n]
         if node.kind == "input" or not node.args:
             continue
-        latest = min([depth, *(level[r] - (nodes[r].kind not in WIRES) for r in readers[n])])
+        latest = min([depth, *(level[r] - (nodes[r].kind not in FREE) for r in readers[n])])
         end = last(n)
         held = [(nodes[a].width, last(a, n)) for a in set(node.args)]
 

@@ -14,11 +14,12 @@ import qfx.rtl
 import qfx.sim
 from qfx import FixedPoint, QfxError
 from qfx.graph import Graph, ops
+from qfx.graph.arrays import ReduceSum
 from qfx.rtl import readback
 from qfx.rtl.design import Design
 from qfx.sim import verilator
 
-SMALL = ("far_points",)
+SMALL = ("far_points", "element_wise")
 LARGE = ("per_channel", "moves", "minimal", "residual_cnn", "one_dimension", "depthwise")
 
 
@@ -168,6 +169,11 @@ def test_cost(tmp_path: Path) -> None:
 # -- what is refused -----------------------------------------------------------------------------------------
 
 
+def _reduced() -> Graph:
+    n = Net((4,), FixedPoint(4, 2))
+    return n.build(n.add(ReduceSum((0,)), n.x, path="total"))
+
+
 def _too_large() -> Graph:
     n = Net((8, 40, 40), FixedPoint(4, 2))
     return n.build(n.conv(n.x, 8, (3, 3), FixedPoint(4, 3), path="stage1.conv"))
@@ -176,7 +182,7 @@ def _too_large() -> Graph:
 @pytest.mark.parametrize(
     ("make", "options", "message"),
     [
-        (NETWORKS["element_wise"], {}, "the parallel architecture has no mul"),
+        (_reduced, {}, r"total \(n1_total, reduce_sum\): the parallel architecture has no reduce_sum"),
         (_too_large, {}, r"stage1\.conv .*products with nonzero weights"),
         (NETWORKS["far_points"], {"fold": {"0": {"pe": 2}}}, "nothing to fold"),
         (NETWORKS["far_points"], {"levels": 0}, "levels=0"),
