@@ -39,7 +39,7 @@ def draw_graph(
     rng: Rng, sizes: Sizes | None = None, *, every_format: bool = False, every_layer: bool = False
 ) -> Graph:
     """A random graph of a few operators, with forks and joins; with ``every_format`` not only fixed point,
-    with ``every_layer`` also the operators that only the interpreter has."""
+    with ``every_layer`` also functions and operators on whole arrays."""
     sizes = sizes or Sizes()
     kind: type[Drawer] = Drawer
     if every_layer:

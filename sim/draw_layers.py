@@ -1,5 +1,5 @@
-"""Random uses of the operators that only torch and the interpreter have: tables, polynomials, reductions,
-products of tensors, look-ups (docs/layers.md)."""
+"""Random uses of functions and of operators on whole arrays: tables, polynomials, reductions, products of
+tensors, look-ups (docs/layers.md)."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class Drawn(nn.Module):
 
 def draw_module(rng: Rng, *, every_format: bool = False, every_layer: bool = False) -> Description:
     """A random description; its module runs in float on a batch of its input shape. With ``every_format`` not
-    only fixed point, with ``every_layer`` also layers that have no hardware."""
+    only fixed point, with ``every_layer`` also functions, norms, attention and the like."""
     rank = int(rng.choice([0, 1, 2], p=[0.25, 0.2, 0.55]))
     shape: tuple[int, ...] = (int(rng.integers(1, 13)),)
     if rank:

@@ -78,8 +78,8 @@ def run(
         networks: how many. seed: equal seeds draw equal networks. first: number of the first network.
         against: implementations, as for :func:`qfx.verify`.
         every_format: draw every number format, not only fixed point.
-        every_layer: draw also layers that have no hardware; default is to do so where nothing but torch is
-            compared.
+        every_layer: draw every operator, also those that the parallel architecture has no hardware for;
+            default is to do so in two networks of four where that architecture is built, else in all.
         architectures: of the Verilog: ``"stream"``, ``"parallel"``. A network that is too large to unroll
             here has no parallel design.
         jobs: processes; default is the number of processors.
@@ -108,14 +108,13 @@ def run(
         built = ()
     start = time.monotonic()
     report = _Report()
-    layers = chosen == ("torch",) if every_layer is None else every_layer
     tasks = [
         _Task(
             chosen,
             seed,
             first + number,
             every_format=every_format,
-            every_layer=layers,
+            every_layer=_draws_every_layer(every_layer, built, first + number),
             architectures=built,
         )
         for number in range(networks)
@@ -191,7 +190,7 @@ def draw(
     architectures: Sequence[str] = ARCHITECTURES,
 ) -> Case:
     """Network `index` of a seed with its inputs and options; with `every_format` not only fixed point, with
-    `every_layer` also layers without hardware, and a design for each of `architectures` that it is small
+    `every_layer` every operator, and a design for each of `architectures` that it is small
     enough for. Raises QfxError when what was drawn cannot be prepared or frozen."""
     rng = np.random.default_rng([seed, index])
     make = _draw_torch_case if index % 2 == 0 else _draw_graph_case
@@ -214,13 +213,18 @@ def draw(
         hls |= {"strategy": "Resource", "reuse_factor": int(rng.choice([1, 2, 4]))}
     designs: list[dict[str, Any]] = []
     if "stream" in architectures:
-        designs.append({} if every_layer else _draw_folding(rng, case))
+        designs.append(_draw_folding(rng, case))
     if "parallel" in architectures:
         # Numbers of its own, so that a network has the same options with and without its other design.
         levels = int(np.random.default_rng([seed, index, 1]).choice([1, 2, 3, 4, 6]))
         if _can_be_unrolled(case.graph):
             designs.append({"architecture": "parallel", "levels": levels})
     return case.replace(simulations=tuple(simulations), hls=hls, rtl=tuple(designs))
+
+
+def _draws_every_layer(wish: bool | None, architectures: Sequence[str], index: int) -> bool:
+    """Whether a network is drawn from all operators; torch modules and graphs alternate."""
+    return wish if wish is not None else "parallel" not in architectures or index % 4 >= 2
 
 
 def _can_be_unrolled(graph: Graph) -> bool:
@@ -278,7 +282,8 @@ def _draw_folding(rng: np.random.Generator, case: Case) -> dict[str, Any]:
             fold[layer.node] = {"pe": int(rng.choice(_divisors(tensor.channels)))}
             if layer.simd is not None:
                 operand = case.graph.operands(case.graph[layer.node])[0]
-                fold[layer.node]["simd"] = int(rng.choice(_divisors(operand.channels)))
+                inner = operand.shape[-1] if layer.kind in ("matmul", "reduce_sum", "reduce_max") else 0
+                fold[layer.node]["simd"] = int(rng.choice(_divisors(inner or operand.channels)))
         try:
             qfx.rtl.plan(case.graph, fold=fold)
         except QfxError:

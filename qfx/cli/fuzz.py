@@ -30,7 +30,10 @@ def fuzz(
     formats: Annotated[str, typer.Option("--formats", help="all, or fixed: fixed point only.")] = "all",
     layers: Annotated[
         str,
-        typer.Option("--layers", help="hardware, all, or auto: all when only torch is compared."),
+        typer.Option(
+            "--layers",
+            help="hardware (or all): every operator; basic: those of both architectures; auto: both kinds.",
+        ),
     ] = "auto",
     out: Out = Path("build/fuzz"),
     json: AsJson = False,
@@ -46,7 +49,7 @@ def fuzz(
     every = {"all": True, "fixed": False}
     if formats not in every:
         raise QfxError(f"--formats {formats!r}: supported are {', '.join(every)}")
-    every_layer = {"auto": None, "all": True, "hardware": False}
+    every_layer = {"auto": None, "all": True, "hardware": True, "basic": False}
     if layers not in every_layer:
         raise QfxError(f"--layers {layers!r}: supported are {', '.join(every_layer)}")
     if replay is not None:
