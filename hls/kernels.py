@@ -40,6 +40,10 @@ class Struct:
             )
             self._lines.append(f"    static const {kind} {name} = {text};")
 
+    def number(self, name: str, value: int) -> None:
+        """A ``static const int`` member."""
+        self._lines.append(f"    static const int {name} = {value};")
+
     def typedef(self, name: str, target: str) -> None:
         self._lines.append(f"    typedef {target} {name};")
 

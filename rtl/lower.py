@@ -16,8 +16,8 @@ from qfx.formats.rounding import OVERFLOW, ROUNDING
 from qfx.graph import Graph, Node, Tensor
 from qfx.graph import ops as op
 from qfx.graph.casts import block_cast, gapped_cast
+from qfx.graph.lookups import constants
 from qfx.graph.ops import Padding, affine_integers, cast_shifts, clip_integers, integers, weighted_integers
-from qfx.graph.reference import evaluate
 from qfx.rtl import lower_arrays, lower_functions
 from qfx.rtl.array_stages import Constant
 from qfx.rtl.design import canonical_order
@@ -72,7 +72,7 @@ class Lowering:
         self.stages: list[Stage] = []
         self.values: dict[str, Value] = {}
         self.notes: dict[str, str] = {}
-        self.constants: dict[str, np.ndarray] = {}
+        self.constants = constants(graph)
         # Reordered copies by stream and permutation, so that two consumers share one.
         self.copies: dict[tuple[str, bytes], str] = {}
 
@@ -99,11 +99,7 @@ class Lowering:
         for kind, function in {**lower_functions.HANDLERS, **lower_arrays.HANDLERS}.items():
             handlers[kind] = partial(function, self)
         for node in self.graph.nodes[1:]:
-            if all(name in self.constants for name in node.inputs):
-                operands = [self.graph[name].tensor for name in node.inputs]
-                codes = [self.constants[name] for name in node.inputs]
-                known = evaluate(node, operands, codes) if codes else node.op.evaluate((), ())
-                self.constants[node.name] = integers(known)
+            if node.name in self.constants:
                 continue
             handler = handlers.get(type(node.op))
             if handler is None:

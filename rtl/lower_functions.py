@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from qfx.errors import UnsupportedError
-from qfx.formats import Minifloat
-from qfx.graph import Node, Tensor
+from qfx.graph import Node
 from qfx.graph import ops as op
-from qfx.graph.functions import MAX_TABLE, InverseRoot, Piecewise, Table
+from qfx.graph.functions import InverseRoot, Piecewise, Table
+from qfx.graph.lookups import lookup
 from qfx.graph.tensor import exact_tensor, integers
 from qfx.rtl.array_stages import Lanewise
 from qfx.rtl.design import Parameter
@@ -27,65 +27,28 @@ def lower_table(lowering: Lowering, node: Node) -> Value:
     """A memory with an entry for every code that the operand can have, in the operand's own codes."""
     assert isinstance(node.op, Table)
     x, source = lowering.operand(node), lowering.graph[node.inputs[0]].tensor
-    x, shift, low, high = _on_grid(lowering, node, x, source, node.op.frac)
-    entries = dict(zip(node.op.codes.tolist(), node.op.table.tolist(), strict=True))
-    encoding, precision = source.encoding, 0
-    first, depth = low, high - low + 1
-    if isinstance(encoding, Minifloat) and encoding.exponent_bits and not encoding.per_channel:
-        # The numbers of a minifloat in a row are far fewer than the integers between them.
-        significant = encoding.mantissa_bits + 1
-        reach = max(float_place(c, significant) for c in (abs(low), abs(high)))
-        floating = 1 << (max(1, reach.bit_length()) + int(x.signed))
-        if 2 * floating <= depth:
-            precision, first, depth = significant, 0, floating
-    if depth > MAX_TABLE:
-        raise UnsupportedError(
-            f"{node.where}: a table for the codes {low}..{high} of {source.format} has {depth} entries, and "
-            f"{MAX_TABLE} are supported; use fewer bits in front of it, or a minifloat"
-        )
-    table = integers([0] * depth)
-    if precision:
-        half = depth // 2 if x.signed else 0
-        for code, entry in entries.items():
-            if code % (1 << shift) == 0 and low <= code >> shift <= high:
-                c = code >> shift
-                table[float_place(abs(c), precision) + (half if c < 0 else 0)] = entry
-    else:
-        for i in range(depth):
-            table[i] = entries.get((low + i) << shift, 0)
+    try:
+        found = lookup(node.op, source)
+    except UnsupportedError as error:
+        raise UnsupportedError(f"{node.where}: {error}") from error
+    if any(found.align):
+        fracs = tuple(p + a for p, a in zip(x.fracs, lowering.in_stream(x, source, found.align), strict=True))
+        x = lowering.aligned(node, x, 0, fracs, *bits_of(found.low, found.high))
+    entries, precision, depth = found.entries, found.precision, len(found.entries)
     out = lowering.like(x, node)
     address = max(1, clog2(depth))
     parameters: dict[str, Parameter] = {
         "IN_WIDTH": x.width,
-        "IN_SIGNED": int(x.signed),
+        "IN_SIGNED": int(found.signed),
         "PRECISION": precision,
-        "FIRST": first & ((1 << address) - 1),
+        "FIRST": found.first & ((1 << address) - 1),
         "DEPTH": depth,
         "OUT_WIDTH": out.width,
         "TABLE_FILE": "",
         "ROM_STYLE": "auto",
     }
-    contents = {"TABLE_FILE": (table.reshape(-1, 1), out.width)}
+    contents = {"TABLE_FILE": (entries.reshape(-1, 1), out.width)}
     return lowering.put(Lanewise(node.name, (x,), out, "qfx_table", parameters, contents))
-
-
-def float_place(magnitude: int, precision: int) -> int:
-    """Where a number of ``precision`` significant bits stands among all of them, in ascending order."""
-    exponent = max(magnitude.bit_length() - precision, 0)
-    return (exponent << (precision - 1)) + (magnitude >> exponent)
-
-
-def _on_grid(
-    lowering: Lowering, node: Node, x: Value, source: Tensor, frac: int
-) -> tuple[Value, int, int, int]:
-    """The operand with one binary point, the left shift still missing to ``frac``, and the interval."""
-    shifts = op.to_frac(source, frac)
-    low, high = int((source.low << shifts).min()), int((source.high << shifts).max())
-    if len(set(shifts.tolist())) == 1:
-        shift = int(shifts[0])
-        return x, shift, low >> shift, high >> shift
-    x = lowering.aligned(node, x, 0, (frac,) * x.channels, *bits_of(low, high))
-    return x, 0, low, high
 
 
 def lower_piecewise(lowering: Lowering, node: Node) -> Value:
@@ -99,7 +62,7 @@ def lower_piecewise(lowering: Lowering, node: Node) -> Value:
     # Only the segments that codes can lie in.
     start, end = (low - o.first) >> o.shift, (high - o.first) >> o.shift
     first, coefficients = o.first + (start << o.shift), integers(o.coefficients[start : end + 1])
-    sums = o._sum(np.arange(low, high + 1, dtype=np.int64)[None, None])
+    sums = o.sums(np.arange(low, high + 1, dtype=np.int64))
     exact = exact_tensor(
         source.shape, o.top, *(integers([int(e)] * source.channels) for e in (sums.min(), sums.max()))
     )

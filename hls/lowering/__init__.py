@@ -9,12 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from qfx.errors import UnsupportedError
 from qfx.formats import Binary, FixedPoint, KHot, Minifloat
 from qfx.graph import ops
+from qfx.graph.arrays import Constant
+from qfx.graph.functions import Piecewise
 from qfx.graph.graph import Graph, Node
+from qfx.graph.lookups import constants
 from qfx.hls.layers import LayerSpec
-from qfx.hls.lowering import elementwise, moves, pools, weighted
+from qfx.hls.lowering import arrays, elementwise, functions, moves, pools, weighted
 from qfx.hls.lowering.design import Design
 from qfx.hls.streams import stream_layers
 
@@ -37,6 +42,17 @@ _LOWERINGS: dict[str, Callable[[Design, Node, Node | None], None]] = {
     "cast": elementwise.lower_cast,
     "max_pool": pools.lower_max_pool,
     "avg_pool": pools.lower_avg_pool,
+    "table": functions.lower_table,
+    "piecewise": functions.lower_piecewise,
+    "inverse_root": functions.lower_inverse_root,
+    "slice": arrays.lower_move,
+    "repeat": arrays.lower_move,
+    "insert_zeros": arrays.lower_move,
+    "reduce_sum": arrays.lower_reduce,
+    "reduce_max": arrays.lower_reduce,
+    "matmul": arrays.lower_matmul,
+    "gather": arrays.lower_gather,
+    "constant": arrays.lower_constant,
 }
 assert _LOWERINGS.keys() <= ops.OPS.keys()
 
@@ -44,7 +60,7 @@ assert _LOWERINGS.keys() <= ops.OPS.keys()
 _CASTS = FixedPoint | Minifloat | KHot | Binary
 
 #: Operators whose layer does not cast its result.
-_NEVER_FUSED = ops.Input | ops.Cast | ops.Reshape | ops.Transpose
+_NEVER_FUSED = ops.Input | ops.Cast | ops.Reshape | ops.Transpose | Piecewise
 
 
 def lower(graph: Graph, io: str) -> list[LayerSpec]:
@@ -59,9 +75,15 @@ def lower(graph: Graph, io: str) -> list[LayerSpec]:
     """
     design = Design(stream=io == "stream")
     problems: list[str] = []
+    known = constants(graph)
+    if graph.output in known:
+        raise UnsupportedError(f"hls: {graph.output_node.where}: the output does not depend on the input")
     for node in graph.nodes:
-        if node.name in design.values:
+        if node.name in design.values or node.name in known:
             continue
+        for name in node.inputs:
+            if name in known and name not in design.values:
+                _add_constant(design, graph[name], known[name])
         cast = _following_cast(graph, node)
         try:
             if node.op.kind not in _LOWERINGS:
@@ -77,6 +99,13 @@ def lower(graph: Graph, io: str) -> list[LayerSpec]:
         )
     moves.finish_output(design, graph.output_node)
     return stream_layers(design.layers) if design.stream else design.layers
+
+
+def _add_constant(design: Design, node: Node, codes: np.ndarray) -> None:
+    """A tensor that depends on no input, where something needs it."""
+    fmt = node.tensor.format
+    op = Constant(codes[0].astype(np.int64), fmt)
+    arrays.lower_constant(design, Node(node.name, op, (), node.path, node.tensor), None)
 
 
 def _following_cast(graph: Graph, node: Node) -> Node | None:

@@ -37,7 +37,7 @@ def _lower_blocks(design: Design, node: Node, fmt: Block) -> None:
     cast = block_cast(operand.tensor, fmt, node.tensor)
     if cast.top > 63:
         raise UnsupportedError(f"a cast to {fmt}: elements of {cast.top} bits; constants in HLS C++ have 63")
-    x = _canonical(design, operand, node)
+    x = in_memory_order(design, operand, node)
     struct = _struct(x)
     struct.constants(block=cast.size, top=cast.top, precision=cast.precision)
     struct.constants(symmetric=cast.symmetric, is_signed=fmt.signed)
@@ -93,7 +93,7 @@ def lower_binary(design: Design, node: Node, cast: Node | None) -> None:
     """``add``, ``sub`` and ``mul``."""
     a, b = design.operands(node)
     if not np.array_equal(present_order(a), present_order(b)):
-        a, b = _canonical(design, a, node), _canonical(design, b, node)
+        a, b = in_memory_order(design, a, node), in_memory_order(design, b, node)
     kind = node.op.kind
     if a.has_point and b.has_point and carries_values(node.tensor) and design.native_cast(node, cast):
         design.add_native(node, cast, "Merge", [a, b], {}, {"op": _MERGES[kind]}, a.order)
@@ -107,8 +107,8 @@ def lower_binary(design: Design, node: Node, cast: Node | None) -> None:
     design.add_kernel(node, cast, [a, b], kernel, _HEADER, struct, interval(node.tensor), a.order)
 
 
-def _canonical(design: Design, value: Value, node: Node) -> Value:
-    """The operand in channels-last order."""
+def in_memory_order(design: Design, value: Value, node: Node) -> Value:
+    """The operand in channels-last order, for ``node``."""
     if value.order is None:
         return value
     name = f"order_{node.name}_{value.layer}"

@@ -218,6 +218,10 @@ class Piecewise(_Declared):
             power = power * t
         return total
 
+    def sums(self, codes: np.ndarray) -> np.ndarray:
+        """The exact sums, before the cast, of codes on the grid of the function; any shape."""
+        return self._sum(codes)
+
     def _cast(self, total: np.ndarray) -> np.ndarray:
         points = (self.top,) * total.shape[1]
         result = self.format.cast_integers(total, points)
