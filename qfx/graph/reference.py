@@ -7,6 +7,7 @@ tests use it as the yardstick of the interpreter.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -98,7 +99,7 @@ def _conv(op: ops.Conv, weight: np.ndarray, codes: np.ndarray, shape: Sequence[i
     groups, out = op.groups, op.out_channels
     total: np.ndarray | None = None
     for tap, patch in _taps(codes, op.kernel, op.stride, op.padding, op.dilation, shape[1:], 0):
-        columns = patch.reshape(samples, groups, channels // groups, -1)
+        columns = patch.reshape(samples, groups, channels // groups, math.prod(shape[1:]))
         matrix = weight[(slice(None), slice(None), *tap)].reshape(
             1, groups, out // groups, channels // groups
         )
