@@ -14,6 +14,7 @@ from kernel_wrapper import SOURCES, wrapper, write_files
 from pyverilog.vparser import ast
 from pyverilog.vparser.parser import VerilogParser
 
+from qfx.rtl.library import MODULES
 from qfx.sim import verilator
 
 DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "kernels.md"
@@ -47,7 +48,7 @@ def test_pyverilog(path: Path, modules: dict[str, ast.ModuleDef]) -> None:
     ports = [port.first.name for port in module.portlist.ports]
     if path.stem in KERNELS:
         assert ports[:2] == ["clk", "rst"]
-        inputs = ["s0_axis", "s1_axis"] if path.stem in ("qfx_binary", "qfx_concat") else ["s_axis"]
+        inputs = MODULES[path.stem].inputs
         streams = [f"{s}_{signal}" for s in [*inputs, "m_axis"] for signal in ("tdata", "tvalid", "tready")]
         assert ports[2:] == streams
 
@@ -126,6 +127,11 @@ def test_yosys_synthesizes(kernel: str, tmp_path: Path) -> None:
         ("qfx_window", "-set WIDTH 8 -set BEATS 4 -set IN_H 28 -set IN_W 28 -set DEPTH 350", "RAMB18E1"),
         ("qfx_window", '-set WIDTH 8 -set RAM_STYLE "distributed" -set DEPTH 64', "RAM"),
         ("qfx_reorder", '-set WIDTH 18 -set LENGTH 512 -set RAM_STYLE "block"', "RAMB18E1"),
+        ("qfx_repeat", '-set WIDTH 18 -set BLOCK 512 -set RAM_STYLE "block"', "RAMB18E1"),
+        ("qfx_reduce", '-set INNER 512 -set OUT_WIDTH 16 -set RAM_STYLE "block"', "RAMB18E1"),
+        ("qfx_matmul", '-set SF 64 -set NF 8 -set B_WIDTH 18 -set RAM_STYLE "block"', "RAMB"),
+        ("qfx_table", '-set IN_WIDTH 10 -set DEPTH 1024 -set TABLE_FILE "table.mem"', "RAMB18E1"),
+        ("qfx_gather", '-set ROWS 512 -set IN_WIDTH 9 -set TABLE_FILE "table.mem"', "RAMB18E1"),
         (
             "qfx_matvec",
             '-set SF 64 -set NF 8 -set A_WIDTH 8 -set SIMD 4 -set RAM_STYLE "block" '
@@ -138,6 +144,7 @@ def test_memories_become_memories(kernel: str, parameters: str, memory: str, tmp
     """Every buffer is written so that Yosys finds the memory in it, with the output register inside."""
     read = prepare(tmp_path, [])
     (tmp_path / "weights.mem").write_text("".join(f"{i * 40503 % 65536:04x}\n" for i in range(512)))
+    (tmp_path / "table.mem").write_text("".join(f"{i * 40503 % 251:02x}\n" for i in range(1024)))
     log = yosys(
         f"{read}\nchparam {parameters} {kernel}\n"
         f"synth_xilinx -family xc7 -noiopad -flatten -top {kernel} -run begin:map_ffram\n"
