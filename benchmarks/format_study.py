@@ -2,8 +2,9 @@
 
     python benchmarks/format_study.py [--json | --markdown] [--jobs 1] [--networks mlp,cnn] [--stage all]
 
-Every configuration starts from one float network (5 epochs), is calibrated, trained for 2 epochs with learned
-binary points and frozen. Configurations: integers of 3 to 8 bits for weights and for activations, in all 36
+Every configuration starts from one float network (5 epochs; the multilayer perceptron on all training images,
+the convolutional network on the first 20,000), is calibrated, trained for 2 epochs with learned binary points
+and frozen. Configurations: integers of 3 to 8 bits for weights and for activations, in all 36
 combinations; minifloats of 3 to 8 bits in every split with 2 to 5 exponent bits, for both; K-hot weights of
 3 to 8 bits with integer activations of the same width; the MX formats for both.
 
@@ -20,7 +21,9 @@ from pathlib import Path
 from qfx import sweep
 from qfx.sweep import networks, study
 
-SETTINGS = {"data": "fashion-mnist", "samples": 60000, "float_epochs": 5, "epochs": 2, "batch": 64, "seed": 1}
+SETTINGS = {"data": "fashion-mnist", "float_epochs": 5, "epochs": 2, "batch": 64, "seed": 1}
+#: Training images, the first ones of the 60,000.
+SAMPLES = {"mlp": 60000, "cnn": 20000}
 
 
 def space(network: str) -> sweep.Space:
@@ -28,7 +31,8 @@ def space(network: str) -> sweep.Space:
     every = sweep.pairs(("integer",), range(3, 9))
     every += sweep.pairs(("minifloat", "khot", "mx"), range(3, 9), mixed=False)
     points = [{"weight": weight, "activation": activation} for weight, activation in every]
-    return sweep.Space(points=points).with_constants({"network": network, **SETTINGS})
+    constants = {"network": network, "samples": SAMPLES[network], **SETTINGS}
+    return sweep.Space(points=points).with_constants(constants)
 
 
 def train(network: str, out: Path, jobs: int) -> sweep.Results:

@@ -6,7 +6,7 @@ survive the death of processes, and several processes can work on one study (doc
 
 from qfx.sweep.names import family, formats, pairs, parse
 from qfx.sweep.result import Results, Trial
-from qfx.sweep.run import read, run
+from qfx.sweep.runner import read, run
 from qfx.sweep.space import Range, Space
 
 __all__ = ["Range", "Results", "Space", "Trial", "family", "formats", "pairs", "parse", "read", "run"]

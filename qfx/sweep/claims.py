@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 SLOT, OWNER, BEAT, DROPPED = "qfx:slot", "qfx:owner", "qfx:beat", "qfx:dropped"
-RESULT, VALUES, ERROR = "qfx:result", "qfx:values", "qfx:error"
+RESULT, ERROR = "qfx:result", "qfx:error"
 RETRIED = "qfx:retried"
 
 
@@ -75,14 +75,14 @@ class Ledger:
         self.points = space.grid() if grid else None
         self.beat_s = beat_s
         self._beats = owner.Beats(grace_s)
+        self._retried = set(storage.get_study_user_attrs(self.study_id).get(RETRIED, ()))
         self._distributions = distributions(space)
         self._random = random.Random()  # which free slot to try: processes should not all try the same
 
     def trials(self) -> list[FrozenTrial]:
         """All trials that count: without those that were dropped or are to be run again."""
-        retried = set(self.storage.get_study_user_attrs(self.study_id).get(RETRIED, ()))
         everything = self.storage.get_all_trials(self.study_id, deepcopy=False)
-        return [t for t in everything if counts(t) and t.number not in retried]
+        return [t for t in everything if counts(t) and t.number not in self._retried]
 
     def next(self) -> Claim | None | float:
         """A slot to run; ``None`` when all are finished; seconds to wait when others still run the last
@@ -105,7 +105,8 @@ class Ledger:
 
     def finish(self, claim: Claim, result: Mapping[str, Any], values: Sequence[float]) -> None:
         """Record what a slot gave. Of a process that was thought dead nothing is recorded."""
-        self._write(claim.trial_id, {VALUES: list(values), RESULT: json.dumps(result, allow_nan=False)})
+        text = json.dumps({"values": list(values), "result": result}, allow_nan=False)
+        self._write(claim.trial_id, {RESULT: text})
         self._end(claim.trial_id, values)
 
     def fail(self, claim: Claim, error: str) -> None:
@@ -116,8 +117,8 @@ class Ledger:
     def retry_failed(self) -> int:
         """Free the slots whose trials failed; how many."""
         failed = [t.number for t in self.trials() if ERROR in t.user_attrs and t.state.is_finished()]
-        known = self.storage.get_study_user_attrs(self.study_id).get(RETRIED, ())
-        self.storage.set_study_user_attr(self.study_id, RETRIED, sorted({*known, *failed}))
+        self._retried |= {*self.storage.get_study_user_attrs(self.study_id).get(RETRIED, ()), *failed}
+        self.storage.set_study_user_attr(self.study_id, RETRIED, sorted(self._retried))
         return len(failed)
 
     # -- one trial -------------------------------------------------------------------------------------------
@@ -139,9 +140,9 @@ class Ledger:
             intermediate_values={},
         )
         trial_id = self.storage.create_new_trial(self.study_id, template_trial=template)
-        number = self.storage.get_trial(trial_id).number
-        rivals = [t.number for t in self.trials() if t.user_attrs[SLOT] == slot and not self._is_dead(t)]
-        if min(rivals, default=number) < number:
+        rivals = [t for t in self.trials() if t.user_attrs[SLOT] == slot]
+        (number,) = (t.number for t in rivals if t._trial_id == trial_id)
+        if any(t.number < number and not self._is_dead(t) for t in rivals):
             self._drop(trial_id, "another process was first")
             return None
         if parameters is None:
@@ -170,7 +171,7 @@ class Ledger:
         """Complete or drop the trial of a dead process."""
         attributes, trial_id = trial.user_attrs, trial._trial_id
         if RESULT in attributes:
-            self._end(trial_id, attributes[VALUES])
+            self._end(trial_id, json.loads(attributes[RESULT])["values"])
         elif ERROR in attributes:
             self._end(trial_id, None)
         else:

@@ -191,7 +191,7 @@ def from_trials(trials: Iterable[FrozenTrial]) -> tuple[Trial, ...]:
 
     found = []
     for t in trials:
-        data = dict(json.loads(t.user_attrs.get(claims.RESULT, "{}")))
+        data = dict(json.loads(t.user_attrs.get(claims.RESULT, "{}")).get("result", {}))
         layers, notes = tuple(data.pop("layers", ())), dict(data.pop("notes", {}))
         state = {"COMPLETE": "complete", "FAIL": "failed"}.get(t.state.name, "running")
         seconds = t.duration.total_seconds() if t.duration is not None else None

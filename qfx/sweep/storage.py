@@ -55,7 +55,8 @@ def connect(where: str | Path) -> BaseStorage:
     # A process that waits its turn at SQLite is not an error.
     engine = {"connect_args": {"timeout": 60}} if text.startswith("sqlite") else {"pool_pre_ping": True}
     try:
-        return storages.RDBStorage(text, engine_kwargs=engine)
+        # With Optuna's cache: finished trials do not change and are read once.
+        return storages.get_storage(storages.RDBStorage(text, engine_kwargs=engine))
     except ImportError as error:
         raise MissingToolError(f"sweep: the driver for {_hidden(text)} is missing: {error}") from error
     except Exception as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import time
 import traceback
@@ -79,7 +80,7 @@ class Options:
 
 def run(
     space: Space | None = None,
-    objective: Objective | str = BUILT_IN,
+    objective: Objective | str | None = None,
     *,
     objectives: Mapping[str, str] | None = None,
     out: Path | str = "build/sweep",
@@ -103,7 +104,8 @@ def run(
     Args:
         space: what to vary; ``None`` takes the study's own when it exists.
         objective: a function of the parameters and a folder that returns metrics by name, or its name
-            ``package.module:function``. What it raises is recorded and the sweep goes on.
+            ``package.module:function``. What it raises is recorded and the sweep goes on. When not given: the
+            study's own, or the built-in one (:mod:`qfx.sweep.study`).
         objectives: by metric ``"maximize"`` or ``"minimize"``; accuracy and EBOPs when not given.
         out: folder for the journal, for files of the trials, and for ``sweep.json`` and ``sweep.csv``.
         storage: a file or a URL (:func:`qfx.sweep.storage.connect`); a journal in ``out`` when not given.
@@ -129,7 +131,9 @@ def run(
     where = str(storage) if storage is not None else str(out / "study.journal")
     target = {"accuracy": "maximize", "ebops": "minimize"} if objectives is None else dict(objectives)
     check_objectives(target)
-    plan = None if space is None else _plan(space, objective, target, sampler, trials)
+    if isinstance(objective, str):
+        objective = objectives_of.load(objective)
+    plan = None if space is None else _plan(space, objective or BUILT_IN, target, sampler, trials)
     plan = _agree(connect(where), name, plan)
     if plan is None:
         raise QfxError(f"sweep: {where} has no study {name!r} yet; give a space to begin it")
@@ -141,9 +145,9 @@ def run(
         book.retry_failed()
     with _Bar(book, progress) as bar:
         if jobs == 1:
-            work(book, objective if callable(objective) else objectives_of.load(plan.objective), options, bar)
+            work(book, objective or objectives_of.load(plan.objective), options, bar)
         else:
-            _processes(plan, options, objectives_of.name_of(objective), jobs, bar)
+            _processes(plan, options, objectives_of.name_of(objective or plan.objective), jobs, bar)
     found = results(book, plan, options)
     found.save(out / "sweep.json")
     from qfx.report.build import write_text
@@ -343,7 +347,7 @@ class _Bar:
             TimeRemainingColumn,
         )
 
-        self._book = book
+        self._book, self._last = book, -math.inf
         columns = [
             TextColumn("{task.description:24}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn(),
             TimeRemainingColumn(), TextColumn("{task.fields[failed]}", style="red"),
@@ -351,7 +355,10 @@ class _Bar:
         self._bar = Progress(*columns, console=Console(stderr=True), disable=not shown)
         self._task = self._bar.add_task(book.study.study_name, total=book.total, failed="")
 
-    def update(self) -> None:
+    def update(self, now: bool = False) -> None:
+        if not now and time.monotonic() - self._last < 0.5:
+            return
+        self._last = time.monotonic()
         trials = [t for t in self._book.trials() if t.state.is_finished()]
         failed = sum(t.state.name == "FAIL" for t in trials)
         self._bar.update(self._task, completed=len(trials), failed=f"{failed} failed" if failed else "")
@@ -362,5 +369,5 @@ class _Bar:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.update()
+        self.update(now=True)
         self._bar.stop()
