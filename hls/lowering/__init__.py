@@ -17,7 +17,7 @@ from qfx.graph import ops
 from qfx.graph.arrays import Constant
 from qfx.graph.functions import Piecewise
 from qfx.graph.graph import Graph, Node
-from qfx.graph.lookups import constants
+from qfx.graph.lookups import constant_tensors
 from qfx.hls.layers import LayerSpec
 from qfx.hls.lowering import arrays, elementwise, functions, moves, pools, weighted
 from qfx.hls.lowering.design import Design
@@ -75,7 +75,7 @@ def lower(graph: Graph, io: str) -> list[LayerSpec]:
     """
     design = Design(stream=io == "stream")
     problems: list[str] = []
-    known = constants(graph)
+    known = constant_tensors(graph)
     if graph.output in known:
         raise UnsupportedError(f"hls: {graph.output_node.where}: the output does not depend on the input")
     for node in graph.nodes:

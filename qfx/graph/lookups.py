@@ -87,7 +87,7 @@ def lookup(op: Table, x: Tensor) -> Lookup:
     return Lookup(align, low, high, precision, first, signed, entries)
 
 
-def constants(graph: Graph) -> dict[str, np.ndarray]:
+def constant_tensors(graph: Graph) -> dict[str, np.ndarray]:
     """The codes of every tensor that depends on no input, by node: ``object`` integers, ``(1, *shape)``."""
     found: dict[str, np.ndarray] = {}
     for node in graph.nodes[1:]:
