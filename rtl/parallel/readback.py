@@ -1,9 +1,12 @@
-"""Reads a parallel design back with pyverilog: what it computes, and whether its registers are in step.
+"""Reads a parallel design back: what it computes, and whether its registers are in step.
 
-The text of every module is parsed, each expression checked for declared names, equal widths and single
-drivers, and turned into arithmetic on Python integers; vectors are sent through and held against the
-interpreter. Registers pass values on in this; instead, each signal has a *time*, the registers on the way to
-it, and the operands of an expression must agree in theirs.
+Each expression is checked for declared names, equal widths and single drivers, and computed for a few vectors
+of the interpreter. Registers pass values on in this; instead, each signal has a *time*, the registers on the
+way to it, and the operands of an expression must agree in theirs.
+
+pyverilog parses the top module and the ports of every block; what stands in a block is read line by line
+(:mod:`qfx.rtl.parallel.lines`). A design of up to `WHOLE` characters is then read a second time with
+pyverilog alone, its expressions turned into arithmetic on Python integers.
 """
 
 from __future__ import annotations
@@ -17,11 +20,14 @@ from typing import Any
 import numpy as np
 from pyverilog.vparser import ast
 
-from qfx.rtl.design import Design, Stream, canonical_order
+from qfx.rtl.design import Design, Kernel, Stream, canonical_order
 from qfx.rtl.emit import port_bits
+from qfx.rtl.parallel.lines import read_block
 from qfx.rtl.readback import TOP_PORTS, ModuleText, ReadbackError, read_module
 
 _SAMPLES = 16
+#: Characters of Verilog up to which pyverilog reads everything: half a second.
+WHOLE = 50_000
 _CONTROL = frozenset({"aclk", "aresetn", "s_axis_tvalid", "m_axis_tready", "en", "valid", "clk"})
 
 _COMPARE = {ast.LessThan: "<", ast.GreaterThan: ">", ast.NotEq: "!=", ast.Eq: "=="}
@@ -47,7 +53,7 @@ class _Signal:
 
 
 @dataclass(frozen=True)
-class _Function:
+class Function:
     """A module as a function from input port values to output port values."""
 
     run: Callable[..., tuple[int, ...]]
@@ -63,32 +69,95 @@ def check(design: Design) -> None:
         ReadbackError: with the file, what stands there and what the design says.
     """
     assert design.directory is not None
-    modules = {}
-    for name in design.verilog:
-        path = design.directory / name
-        modules[name] = read_module(path.read_text(encoding="ascii"), path)
-        if f"{modules[name].name}.v" != name:
-            raise ReadbackError(f"{path}: holds module {modules[name].name}")
+    texts = {name: (design.directory / name).read_text(encoding="ascii") for name in design.verilog}
+    vectors = _vectors(design)
+    check_lines(design, texts, vectors)
+    if sum(map(len, texts.values())) <= WHOLE:
+        check_whole(design, texts, vectors)
+
+
+def check_lines(design: Design, texts: Mapping[str, str], vectors: Mapping[str, list[int]]) -> None:
+    """The blocks line by line, each with the vectors of the interpreter; the top module and all ports with
+    pyverilog."""
+    assert design.directory is not None
     functions = {}
     for kernel in design.kernels:
         path = design.directory / f"{kernel.module}.v"
-        function = _Reader(path, modules[path.name]).block()
-        wanted = (
-            {n: design.stream(n).bits for n in kernel.inputs},
-            {n: design.stream(n).bits for n in kernel.outputs},
+        text = texts[path.name]
+        head, _, _ = text.partition("\n);\n")
+        ports = _Reader(path, _module(path, f"{head}\n);\nendmodule\n")).ports()
+        inputs = {name: vectors[name] for name in kernel.inputs}
+        block = read_block(text, path, inputs)
+        if ports != block.ports or block.name != kernel.module:
+            raise ReadbackError(f"{path}: module {block.name}, ports {block.ports}; pyverilog reads {ports}")
+        function = Function(
+            _Known(path, inputs, {name: vectors[name] for name in kernel.outputs}),
+            {n: w for n, (d, w) in ports.items() if d == "input" and n not in _CONTROL},
+            {n: w for n, (d, w) in ports.items() if d == "output"},
+            block.latency,
         )
-        if (function.inputs, function.outputs) != wanted:
-            raise ReadbackError(
-                f"{path}: ports {function.inputs} to {function.outputs}; "
-                f"the design says {wanted[0]} to {wanted[1]}"
-            )
+        _check_ports(design, kernel, path, function)
+        for name in kernel.outputs:
+            if list(block.outputs[name]) != vectors[name]:
+                raise ReadbackError(f"{path}: does not compute what the graph does: {name} differs")
         functions[kernel.module] = function
-    top = design.directory / f"{design.top}.v"
-    _check_values(design, top, _Reader(top, modules[top.name]).top(design, functions))
+    _check_top(design, texts, functions, vectors)
 
 
-def _check_values(design: Design, path: Path, function: _Function) -> None:
-    """Ends of the range and random codes, through the text and through the interpreter."""
+def check_whole(design: Design, texts: Mapping[str, str], vectors: Mapping[str, list[int]]) -> None:
+    """Every line with pyverilog, and the design as a whole on the vectors."""
+    assert design.directory is not None
+    functions = {}
+    for kernel in design.kernels:
+        path = design.directory / f"{kernel.module}.v"
+        function = read_whole(path, texts[path.name])
+        _check_ports(design, kernel, path, function)
+        functions[kernel.module] = function
+    _check_top(design, texts, functions, vectors)
+
+
+def read_whole(path: Path, text: str) -> Function:
+    """A block as a function, every line read with pyverilog."""
+    return _Reader(path, _module(path, text)).block()
+
+
+def _module(path: Path, text: str) -> ModuleText:
+    module = read_module(text, path)
+    if f"{module.name}.v" != path.name:
+        raise ReadbackError(f"{path}: holds module {module.name}")
+    return module
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A block as a function, on the vectors for which its outputs have been checked."""
+
+    path: Path
+    inputs: Mapping[str, list[int]]
+    outputs: Mapping[str, list[int]]
+
+    def __call__(self, *words: int) -> tuple[int, ...]:
+        for number, known in enumerate(zip(*self.inputs.values(), strict=True)):
+            if known == words:
+                return tuple(values[number] for values in self.outputs.values())
+        raise ReadbackError(f"{self.path}: is given other values than the graph has there")
+
+
+def _check_ports(design: Design, kernel: Kernel, path: Path, function: Function) -> None:
+    wanted = (
+        {n: design.stream(n).bits for n in kernel.inputs},
+        {n: design.stream(n).bits for n in kernel.outputs},
+    )
+    if (function.inputs, function.outputs) != wanted:
+        raise ReadbackError(
+            f"{path}: ports {function.inputs} to {function.outputs}; "
+            f"the design says {wanted[0]} to {wanted[1]}"
+        )
+
+
+def _vectors(design: Design) -> dict[str, list[int]]:
+    """Ends of the input's range and random codes, through the interpreter: each tensor between blocks as the
+    words of its stream."""
     graph = design.graph
     tensor, rng = graph.input_node.tensor, np.random.default_rng(0)
     each = tensor.size // tensor.channels
@@ -97,23 +166,30 @@ def _check_values(design: Design, path: Path, function: _Function) -> None:
     codes[0], codes[1] = low, high
     x = tensor.format.decode(codes.reshape(_SAMPLES, *tensor.shape), axis=1)
     trace = graph.trace(x)
-    # The codes that the input's format makes of them, where it has gaps.
-    codes = np.asarray(trace[graph.input_node.name]).reshape(_SAMPLES, -1)
-    wanted = np.asarray(trace[graph.output]).reshape(_SAMPLES, -1)
-    source, sink = design.input_stream, design.output_stream
-    for sample in range(_SAMPLES):
-        (found,) = function.run(_pack(codes[sample], tensor.shape, source))
-        if found != _pack(wanted[sample], graph.output_node.tensor.shape, sink):
-            raise ReadbackError(
-                f"{path}: does not compute what the graph does, for input codes {codes[sample].tolist()}"
-            )
+    return {s.name: _pack(np.asarray(trace[s.name]), s) for s in design.streams}
 
 
-def _pack(codes: np.ndarray, shape: tuple[int, ...], stream: Stream) -> int:
-    word, mask = 0, (1 << stream.width) - 1
-    for position, element in enumerate(canonical_order(shape)):
-        word |= (int(codes[element]) & mask) << (position * stream.width)
-    return word
+def _pack(codes: np.ndarray, stream: Stream) -> list[int]:
+    """Tensors as words, the first element lowest."""
+    flat = codes.reshape(len(codes), -1)[:, canonical_order(codes.shape[1:])].astype(np.int64)
+    bits = (flat[:, :, None] >> np.arange(stream.width)) & 1
+    packed = np.packbits(bits.reshape(len(codes), -1).astype(np.uint8), axis=1, bitorder="little")
+    return [int.from_bytes(row.tobytes(), "little") for row in packed]
+
+
+def _check_top(
+    design: Design,
+    texts: Mapping[str, str],
+    functions: Mapping[str, Function],
+    vectors: Mapping[str, list[int]],
+) -> None:
+    assert design.directory is not None
+    path = design.directory / f"{design.top}.v"
+    function = _Reader(path, _module(path, texts[path.name])).top(design, functions)
+    for number, word in enumerate(vectors[design.input_name]):
+        (found,) = function.run(word)
+        if found != vectors[design.output_name][number]:
+            raise ReadbackError(f"{path}: does not compute what the graph does, for the input {word:#x}")
 
 
 @dataclass
@@ -129,9 +205,9 @@ class _Reader:
 
     # -- modules ---------------------------------------------------------------------------------------------
 
-    def block(self) -> _Function:
+    def block(self) -> Function:
         """A block: data ports, ``clk`` and ``en``."""
-        widths = self._ports()
+        widths = self.ports()
         for name in ("clk", "en"):
             if widths.pop(name, ("input", 1)) != ("input", 1):
                 raise self.fail(f"{name} is not an input of one bit")
@@ -146,9 +222,9 @@ class _Reader:
                 self._assign(item)
         return self._function(inputs, outputs)
 
-    def top(self, design: Design, functions: Mapping[str, _Function]) -> _Function:
+    def top(self, design: Design, functions: Mapping[str, Function]) -> Function:
         """The top module: blocks, delays between them, and the valid bits."""
-        widths = self._ports()
+        widths = self.ports()
         bits = {
             "s_axis_tdata": port_bits(design.input_stream),
             "m_axis_tdata": port_bits(design.output_stream),
@@ -192,7 +268,8 @@ class _Reader:
             raise self.fail(f"{function.latency} registers on the way; the design says {design.latency}")
         return function
 
-    def _ports(self) -> dict[str, tuple[str, int]]:
+    def ports(self) -> dict[str, tuple[str, int]]:
+        """Direction and bits by name."""
         return {n: (p.direction, self._range(p.width)) for n, p in self.module.ports.items()}
 
     def _items(self) -> Iterator[Any]:
@@ -218,7 +295,7 @@ class _Reader:
             raise self.fail(f"a vector that does not end at bit {last}")
         return int(width.msb.value) - last + 1
 
-    def _function(self, inputs: Mapping[str, int], outputs: Mapping[str, int]) -> _Function:
+    def _function(self, inputs: Mapping[str, int], outputs: Mapping[str, int]) -> Function:
         missing = [n for n, s in self.signals.items() if not s.driven]
         if missing:
             raise self.fail(f"nothing drives {', '.join(missing[:5])}")
@@ -230,7 +307,7 @@ class _Reader:
         # Names and operators come from the branches below alone, never from the text that was read.
         space: dict[str, Any] = dict(self.calls)
         exec("\n".join([head, *self.lines, tail]), space)
-        return _Function(space["run"], dict(inputs), dict(outputs), times.pop() if times else 0)  # type: ignore[arg-type]
+        return Function(space["run"], dict(inputs), dict(outputs), times.pop() if times else 0)  # type: ignore[arg-type]
 
     # -- items -----------------------------------------------------------------------------------------------
 
@@ -299,7 +376,7 @@ class _Reader:
             return int(value.ptr.value)
         return None
 
-    def _instance(self, instance: ast.Instance, function: _Function) -> None:
+    def _instance(self, instance: ast.Instance, function: Function) -> None:
         ports = {arg.portname: getattr(arg.argname, "name", None) for arg in instance.portlist}
         clocked = {"clk": "aclk", "en": "en"} if function.latency else {}
         for port, wire in clocked.items():

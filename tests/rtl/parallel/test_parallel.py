@@ -17,6 +17,7 @@ from qfx.graph import Graph, ops
 from qfx.graph.arrays import ReduceSum
 from qfx.rtl import readback
 from qfx.rtl.design import Design
+from qfx.rtl.parallel import readback as parallel
 from qfx.sim import verilator
 
 SMALL = ("far_points", "element_wise")
@@ -214,21 +215,25 @@ def _replaced(pattern: str, by: str, file: str) -> Callable[[Path], None]:
 TOP, FIRST = "qfx_top.v", "qfx_top_n1_fc0.v"
 
 
+@pytest.mark.parametrize("whole", [False, True], ids=["lines", "pyverilog"])
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        (_replaced(r"(wire \[\d+:0\] v\d+(_s)? = .*) \+ ", r"\1 - ", FIRST), "does not compute"),
+        (
+            _replaced(r"(wire \[\d+:0\] v\d+(_s)? = .*) \+ ", r"\1 - ", FIRST),
+            "does not compute|but lies in",
+        ),
         (_replaced(r"(v\d+)_r1 <= v\d+;", r"\1_r1 <= \1_r1;", FIRST), "read, but is no value"),
         (_replaced(r"(= .*)\bv(\d+)_r1\b", r"\1v\2", FIRST), "registers"),
         (
             _replaced(r"wire \[(\d+):0\] (v\d+) = (n0_input.*);", r"wire [\1:0] \2 = {1'b0, \3};", FIRST),
             "bits",
         ),
-        (_replaced(r"endmodule", "    assign v0 = v0;\nendmodule", FIRST), "two drivers"),
-        (_replaced(r"^    assign n\d+_\w+ = ", "    assign v0 = ", FIRST), "bits|two drivers"),
+        (_replaced(r"endmodule", "    assign v0 = v0;\nendmodule", FIRST), "two drivers|not a line"),
+        (_replaced(r"^    assign n\d+_\w+ = ", "    assign v0 = ", FIRST), "bits|two drivers|no output"),
         (_replaced(r"module \w+", "module other", FIRST), "holds module other"),
         (_replaced(r"output wire \[\d+:0\]", "output wire [0:0]", FIRST), "bits"),
-        (_replaced(r"if \(en\) begin", "if (clk) begin", FIRST), "enabled by en"),
+        (_replaced(r"if \(en\) begin", "if (clk) begin", FIRST), r"enabled by en|if \(en\)"),
         (_replaced(r"\.en\(en\)", ".en(aclk)", TOP), "en is not connected"),
         (_replaced(r"_tvalid = valid\[(\d+)\]", r"_tvalid = valid[0\g<1>0]", TOP), "cycles behind"),
         (_replaced(r"\.n0_input\(\w+\)", ".n0_input(s_axis_tdata)", TOP), "has"),
@@ -237,7 +242,10 @@ TOP, FIRST = "qfx_top.v", "qfx_top_n1_fc0.v"
         (_replaced(r"endmodule", "", TOP), "pyverilog cannot read"),
     ],
 )
-def test_read_back_finds(fault: Callable[[Path], None], message: str, tmp_path: Path) -> None:
+def test_read_back_finds(
+    fault: Callable[[Path], None], message: str, whole: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both readers find it, each alone."""
     n = Net((5,), FixedPoint(5, 2))
     x = n.cast(n.relu(n.linear(n.x, 4, FixedPoint(5, 3), path="fc0")), 4, 0, False)
     design = qfx.rtl.generate(
@@ -248,5 +256,6 @@ def test_read_back_finds(fault: Callable[[Path], None], message: str, tmp_path: 
     )
     readback.check(design)
     fault(tmp_path / "rtl")
+    monkeypatch.setattr(parallel, "check_lines" if whole else "check_whole", lambda *arguments: None)
     with pytest.raises(readback.ReadbackError, match=message):
         readback.check(design)
