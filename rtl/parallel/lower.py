@@ -131,12 +131,19 @@ class Lowering:
             if home == len(self.blocks):
                 self.blocks.append(Block(node.name))
             self.block, self.net = home, self.blocks[home].netlist
-            result = handler(node)
+            result = self.within(node, handler(node))
             self.values[home, node.name] = result
             self.blocks[home].nodes.append(node.name)
             if node.name == self.graph.output or any(self.home[r] != home for r in readers[node.name]):
                 self.blocks[home].outputs[node.name] = result
         return self.blocks
+
+    def within(self, node: Node, result: np.ndarray) -> np.ndarray:
+        """The scalars of a tensor with no wider intervals than the graph knows: a stream has no more bits."""
+        low, high = node.tensor.low, node.tensor.high
+        return self.per_channel(
+            node, result, lambda ref, c: self.net.narrowed(ref, int(low[c]), int(high[c]))
+        )
 
     def _readers(self) -> dict[str, list[str]]:
         readers: dict[str, list[str]] = {node.name: [] for node in self.graph.nodes}

@@ -281,15 +281,15 @@ class Netlist:
 
     def narrowed(self, a: Ref, low: int, high: int) -> Ref:
         """``a``, of which the caller knows that it lies in ``low .. high``; wires."""
-        least, most = self.interval(a)
-        low, high = max(low, least), min(high, most)
-        if (low, high) == (least, most) or a.node is None:
+        if a.node is None:
+            return a
+        node = self.nodes[a.node]
+        low, high = max(-(-low >> a.shift), node.low), min(high >> a.shift, node.high)
+        if (low, high) == (node.low, node.high):
             return a
         if low == high:
-            return Ref(None, 0, low)
-        a = self.plain(a)
-        assert a.node is not None
-        return self.make("narrow", (a.node,), (low, high), low, high)
+            return Ref(None, 0, low << a.shift)
+        return self.make("narrow", (a.node,), (low, high), low, high).shifted(a.shift)
 
     def add_sign(self, a: Ref, constant: int, negative: int) -> Ref:
         """``a + constant + (negative if a < 0 else 0)``."""

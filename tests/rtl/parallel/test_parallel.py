@@ -123,6 +123,16 @@ def test_constant_outputs(tmp_path: Path) -> None:
     assert (design.latency, design.estimate["lut"]) == (1, 0)
 
 
+def test_interval_of_the_graph_is_narrower(tmp_path: Path) -> None:
+    """A slope of 0 leaves no negative values, which the choice by the sign alone does not show: the stream
+    between two blocks has the bits that the graph says."""
+    n = Net((3,), FixedPoint(5, 2))
+    x = n.add(ops.LeakyRelu(0, 0), n.x)
+    graph = n.build(n.linear(x, 2, FixedPoint(4, 2)))
+    assert not graph[x].tensor.format.signed
+    qfx.rtl.generate(graph, tmp_path / "rtl", architecture="parallel")
+
+
 def test_load_gives_the_design_back(tmp_path: Path) -> None:
     design = qfx.rtl.generate(mlp(1), tmp_path / "rtl", architecture="parallel", board="ultra96v2")
     loaded = qfx.rtl.load(tmp_path / "rtl")
