@@ -23,7 +23,7 @@ import torch
 #: Set to 0 to compute with torch operators only.
 SWITCH = "QFX_FUSED"
 # Nothing here may change what IEEE operations give in the order written; errno and traps are not looked at.
-_KERNEL_FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off")
+_KERNEL_FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math")
 _TIMEOUT_S = 900
 
 
@@ -41,11 +41,14 @@ class Extension:
         kernels: the file with the loops, compiled for this processor; no torch headers.
         operators: the file that registers the torch operators.
         headers: every other file that they include.
+        contract: whether a product and a sum may become one fused operation: where all of them are exact.
     """
 
     def __init__(
-        self, name: str, what: str, consequence: str, kernels: Path, operators: Path, headers: Sequence[Path]
-    ) -> None:
+        self, name: str, what: str, consequence: str, kernels: Path, operators: Path,
+        headers: Sequence[Path], contract: bool = False,
+    ) -> None:  # fmt: skip
+        self._flags = (*_KERNEL_FLAGS, f"-ffp-contract={'fast' if contract else 'off'}")
         self._name, self._what, self._consequence = name, what, consequence
         self._kernels, self._operators = kernels, operators
         self._sources = (*headers, kernels, operators)
@@ -114,7 +117,7 @@ class Extension:
         libraries = [f"-L{root / 'lib'}", "-ltorch_cpu", "-lc10"]
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
             kernels, built = Path(folder) / "kernels.o", Path(folder) / target.name
-            self._run([compiler, *_KERNEL_FLAGS, "-std=c++17", "-fPIC", "-c", self._kernels, "-o", kernels])
+            self._run([compiler, *self._flags, "-std=c++17", "-fPIC", "-c", self._kernels, "-o", kernels])
             # C++20 is what torch's newer headers ask for; the older ones compile with it too.
             command = [compiler, "-O1", "-std=c++20", "-fPIC", "-shared", "-fopenmp", abi, *include]
             self._run([*command, self._operators, kernels, "-o", built, *libraries])
@@ -136,7 +139,7 @@ class Extension:
         digest = hashlib.sha256()
         for source in self._sources:
             digest.update(source.read_bytes())
-        digest.update(repr((_KERNEL_FLAGS, torch.__version__, _version(compiler), _processor())).encode())
+        digest.update(repr((self._flags, torch.__version__, _version(compiler), _processor())).encode())
         return digest.hexdigest()[:20]
 
 

@@ -33,7 +33,8 @@ EXTENSION = Extension(
     consequence="graphs run step by step in Python, which takes up to three times as long",
     kernels=_FOLDER / "program_kernels.cpp",
     operators=_FOLDER / "program.cpp",
-    headers=(_FOLDER / "program_kernels.h", _FOLDER / "rounding.h"),
+    headers=(_FOLDER / "program_kernels.h", _FOLDER / "convolution.h", _FOLDER / "rounding.h"),
+    contract=True,
 )
 
 # Powers of two up to this exponent times any code stay well inside the exponent range of float32.

@@ -1,5 +1,5 @@
 // A compiled plan of the interpreter (qfx/graph/compiled.py): a list of instructions on tensors of codes, run without
-// going back to Python. Products are torch's own; the loops around them are in program_kernels.cpp.
+// going back to Python. Grouped convolutions and linear layers are torch's; other loops are in program_kernels.cpp.
 //
 // Between instructions a tensor has the shape (samples, features), or (samples, channels, height, width) with the
 // channels innermost in memory (torch.channels_last). A program holds constants only: threads may share it.
@@ -12,9 +12,13 @@
 #include <ATen/ops/conv2d.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
+#include <ATen/ops/zeros.h>
 #include <torch/custom_class.h>
 #include <torch/library.h>
 
+#include <algorithm>
+#include <atomic>
+#include <optional>
 #include <vector>
 
 #include "program_kernels.h"
@@ -26,6 +30,9 @@ using at::Tensor;
 using Numbers = std::vector<int64_t>;
 
 constexpr int64_t GRAIN = 1 << 15;  // fewer numbers than this are not worth another thread
+// Results of a convolution that are finished while they are in a near cache: numbers, and at least so many places,
+// since the weights are read once per block.
+constexpr int64_t BLOCK = 1 << 12, LEAST_BLOCK = 64;
 
 // In the order of `Opcode` in compiled.py.
 enum Opcode : int64_t { ENCODE, CONV, LINEAR, POINTWISE, MAX_POOL, SUM_POOL, CONCAT, RESHAPE, TRANSPOSE, CONVERT, OPCODES };
@@ -35,6 +42,9 @@ struct Instruction {
     Numbers operands, dead;  // slots; dead ones are not needed afterwards
     Numbers numbers;
     std::vector<Tensor> constants;
+    Tensor packed, bias;  // of a convolution that program_kernels.cpp computes
+    // What is done to its result while that is in the cache: a POINTWISE, its operands in front of its result.
+    std::vector<Instruction> after;
 };
 
 Tensor channels_last(const Tensor& x) {
@@ -108,16 +118,96 @@ Tensor convolve(const Instruction& step, Tensor x) {
     return channels_last(at::conv2d(x, step.constants[0], bias, {n[0], n[1]}, padding, {n[6], n[7]}, n[8]));
 }
 
-// numbers: kind, rounding. constants: the seven parameters of qfx::Parameters, (7, period), in the type of the codes.
-Tensor pointwise(const Instruction& step, const Tensor& a, const Tensor* b, Tensor y) {
+// The seven parameters of a POINTWISE: its constant, (7, period), in the type of the codes.
+template <typename T>
+qfx::Parameters<T> parameters_of(const Instruction& step) {
     const Tensor& p = step.constants[0];
-    const int64_t period = p.size(1), n = a.numel();
+    const int64_t period = p.size(1);
+    const T* row = p.const_data_ptr<T>();
+    return {row,              row + period,     row + 2 * period, row + 3 * period,
+            row + 4 * period, row + 5 * period, row + 6 * period, period};
+}
+
+template <typename T>
+qfx::Pointwise<T> kernel_of(const Instruction& step) {
+    const auto kernel = qfx::pointwise<T>(int(step.numbers[0]), int(step.numbers[1]));
+    TORCH_CHECK(kernel, "qfx_graph: kind ", step.numbers[0], ", rounding ", step.numbers[1]);
+    return kernel;
+}
+
+// Weights (outputs, inputs, height, width) of a convolution that qfx::convolve computes, as it reads them.
+void prepare(Instruction& step) {
+    const Numbers& n = step.numbers;
+    if (step.opcode != CONV || n[6] != 1 || n[7] != 1 || n[8] != 1) return;
+    const Tensor weight = step.constants[0].permute({0, 2, 3, 1}).contiguous();
+    const int64_t outputs = weight.size(0), length = weight.numel() / outputs;
+    by_type(weight.scalar_type(), [&](auto zero) {
+        using T = decltype(zero);
+        const int64_t padded = qfx::packed_outputs<T>(outputs);
+        step.packed = at::empty({padded * length}, weight.options());
+        qfx::pack_weights<T>(weight.const_data_ptr<T>(), step.packed.mutable_data_ptr<T>(), outputs, length);
+        step.bias = at::zeros({padded}, weight.options());
+        if (step.constants.size() > 1) step.bias.narrow(0, 0, outputs).copy_(step.constants[1]);
+    });
+    // Their sizes; the weights themselves are not needed any more.
+    step.numbers.insert(step.numbers.end(), {outputs, step.constants[0].size(2), step.constants[0].size(3)});
+    step.constants.clear();
+}
+
+// numbers: as of `convolve` below. `other` is the second operand of what comes after, if it has one.
+Tensor convolve_here(const Instruction& step, const Tensor& x, const Tensor* other) {
+    const Numbers& n = step.numbers;
+    const int64_t channels = x.size(1), outputs = n[9], kernel_height = n[10], kernel_width = n[11];
+    const qfx::Image image{channels, x.size(2), x.size(3), n[2], n[4], x.size(2) + n[2] + n[3], x.size(3) + n[4] + n[5]};
+    const bool padded = n[2] || n[3] || n[4] || n[5];
+    const int64_t out_height = (image.padded_height - kernel_height) / n[0] + 1;
+    const int64_t out_width = (image.padded_width - kernel_width) / n[1] + 1;
+    const int64_t line = image.padded_width * channels, places = out_height * out_width;
+    const qfx::Convolution shape{outputs, kernel_height, kernel_width * channels, line, out_width, n[0] * line, n[1] * channels};
+    Tensor y = new_tensor({x.size(0), outputs, out_height, out_width}, x.scalar_type());
+    const Instruction* after = step.after.empty() ? nullptr : &step.after[0];
+    // Blocks are whole tiles, and whole periods of what comes after.
+    const int64_t unit = qfx::PLACES * (after ? std::max<int64_t>(1, after->constants[0].size(1) / outputs) : 1);
+    const int64_t block = (std::max(LEAST_BLOCK, BLOCK / outputs) + unit - 1) / unit * unit;
+    by_type(x.scalar_type(), [&](auto zero) {
+        using T = decltype(zero);
+        const T* from = x.const_data_ptr<T>();
+        T* to = y.mutable_data_ptr<T>();
+        const T* second = other ? other->const_data_ptr<T>() : to;
+        const int64_t in = channels * image.height * image.width, out = outputs * places;
+        at::parallel_for(0, x.size(0), 1, [&](int64_t begin, int64_t end) {
+            std::vector<T> scratch(padded ? image.padded_height * line : 0);
+            for (int64_t sample = begin; sample < end; sample++) {
+                const T* source = from + sample * in;
+                if (padded) {
+                    qfx::pad<T>(source, scratch.data(), image);
+                    source = scratch.data();
+                }
+                T* result = to + sample * out;
+                const T* added = second + sample * out;
+                at::parallel_for(0, (places + block - 1) / block, std::max<int64_t>(1, GRAIN / BLOCK), [&](int64_t b, int64_t e) {
+                    for (; b < e; b++) {
+                        const int64_t first = b * block, last = std::min(places, first + block);
+                        qfx::convolve<T>(source, result, step.packed.const_data_ptr<T>(), step.bias.const_data_ptr<T>(), shape,
+                                         first, last);
+                        if (after)
+                            kernel_of<T>(*after)(result + first * outputs, added + first * outputs, result + first * outputs,
+                                                 (last - first) * outputs, parameters_of<T>(*after));
+                    }
+                });
+            }
+        });
+    });
+    return y;
+}
+
+// numbers: kind, rounding.
+Tensor pointwise(const Instruction& step, const Tensor& a, const Tensor* b, Tensor y) {
+    const int64_t period = step.constants[0].size(1), n = a.numel();
     by_type(a.scalar_type(), [&](auto zero) {
         using T = decltype(zero);
-        const T* row = p.const_data_ptr<T>();
-        const qfx::Parameters<T> parameters{row,              row + period,     row + 2 * period, row + 3 * period,
-                                            row + 4 * period, row + 5 * period, row + 6 * period, period};
-        const auto kernel = qfx::pointwise<T>(int(step.numbers[0]), int(step.numbers[1]));
+        const auto parameters = parameters_of<T>(step);
+        const auto kernel = kernel_of<T>(step);
         const T* from = a.const_data_ptr<T>();
         const T* other = b ? b->const_data_ptr<T>() : from;
         T* to = y.mutable_data_ptr<T>();
@@ -192,7 +282,8 @@ class Program : public torch::CustomClassHolder {
             step.numbers.assign(next, instructions[i].end());
             step.constants = std::move(constants[i]);
             TORCH_CHECK(step.opcode >= 0 && step.opcode < OPCODES, "qfx_graph: opcode ", step.opcode);
-            plan_.push_back(std::move(step));
+            prepare(step);
+            if (!append(step)) plan_.push_back(std::move(step));
         }
     }
 
@@ -225,12 +316,28 @@ class Program : public torch::CustomClassHolder {
         return slots;
     }
 
+    // Whether a POINTWISE on what the instruction in front has made was put there.
+    bool append(const Instruction& step) {
+        if (step.opcode != POINTWISE || plan_.empty()) return false;
+        Instruction& maker = plan_.back();
+        const bool only_here = std::count(step.dead.begin(), step.dead.end(), maker.result) == 1 &&
+                               std::count(step.operands.begin(), step.operands.end(), maker.result) == 1;
+        if (!maker.packed.defined() || !maker.after.empty() || !only_here || step.operands[0] != maker.result) return false;
+        maker.after.push_back(step);
+        maker.operands.insert(maker.operands.end(), step.operands.begin() + 1, step.operands.end());
+        maker.dead.insert(maker.dead.end(), step.dead.begin(), step.dead.end());
+        maker.result = step.result;
+        return true;
+    }
+
     Tensor evaluate(const Instruction& step, const std::vector<Tensor>& slots) const {
         const Numbers& n = step.numbers;
         const Tensor& x = slots[step.operands[0]];
         switch (step.opcode) {
             case ENCODE: return encode(step, x, type_of(n[1]));
-            case CONV: return convolve(step, x);
+            case CONV:
+                if (!step.packed.defined()) return convolve(step, x);
+                return convolve_here(step, x, step.operands.size() > 1 ? &slots[step.operands[1]] : nullptr);
             case LINEAR:
                 return at::linear(x, step.constants[0],
                                   step.constants.size() > 1 ? std::optional<Tensor>(step.constants[1]) : std::nullopt);

@@ -126,6 +126,36 @@ Pointwise<T> pointwise(int kind, int rounding) {
 }
 
 template <typename T>
+void pad(const T* x, T* padded, Image m) {
+    const int64_t line = m.width * m.channels, padded_line = m.padded_width * m.channels;
+    const int64_t before = m.left * m.channels, after = padded_line - before - line;
+    std::fill(padded, padded + m.top * padded_line, T(0));
+    for (int64_t row = 0; row < m.height; row++) {
+        T* to = padded + (m.top + row) * padded_line;
+        std::fill(to, to + before, T(0));
+        std::copy(x + row * line, x + (row + 1) * line, to + before);
+        std::fill(to + before + line, to + before + line + after, T(0));
+    }
+    std::fill(padded + (m.top + m.height) * padded_line, padded + m.padded_height * padded_line, T(0));
+}
+
+template <typename T>
+QFX_WIDE void convolve(const T* x, T* y, const T* packed, const T* bias, Convolution convolution, int64_t begin,
+                       int64_t end) {
+    convolve_places(x, y, packed, bias, convolution, begin, end);
+}
+
+template <typename T>
+int64_t packed_outputs(int64_t outputs) {
+    return padded_outputs<T>(outputs);
+}
+
+template <typename T>
+void pack_weights(const T* weights, T* packed, int64_t outputs, int64_t length) {
+    pack(weights, packed, outputs, length);
+}
+
+template <typename T>
 void max_pool(const T* x, T* y, Window window) {
     pool<true>(x, y, window);
 }
@@ -153,6 +183,10 @@ void decode(const T* codes, double* values, int64_t n, int64_t stride, double sc
 #define QFX_KERNELS(T)                                      \
     template Pointwise<T> pointwise<T>(int, int);           \
     template void max_pool<T>(const T*, T*, Window);        \
+    template void pad<T>(const T*, T*, Image);              \
+    template void convolve<T>(const T*, T*, const T*, const T*, Convolution, int64_t, int64_t); \
+    template int64_t packed_outputs<T>(int64_t);            \
+    template void pack_weights<T>(const T*, T*, int64_t, int64_t); \
     template void sum_pool<T>(const T*, T*, Window);        \
     template void decode<T>(const T*, double*, int64_t, int64_t, double);
 QFX_KERNELS(float)

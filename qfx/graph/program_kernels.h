@@ -7,6 +7,8 @@
 
 #include <cstdint>
 
+#include "convolution.h"
+
 namespace qfx {
 
 // What `pointwise` computes before it rounds and clamps.
@@ -32,6 +34,21 @@ template <typename T>
 using Pointwise = void (*)(const T* a, const T* b, T* y, int64_t n, Parameters<T> parameters);
 template <typename T>
 Pointwise<T> pointwise(int kind, int rounding);
+
+// One sample of a convolution: `x` (height, width, channels) is padded by copying it to `scratch`, if need be.
+struct Image {
+    int64_t channels, height, width, top, left, padded_height, padded_width;
+};
+template <typename T>
+void pad(const T* x, T* padded, Image image);
+
+// Places begin..end-1 of the result of one sample; see convolution.h, which has the layout of weights.
+template <typename T>
+void convolve(const T* x, T* y, const T* packed, const T* bias, Convolution convolution, int64_t begin, int64_t end);
+template <typename T>
+int64_t packed_outputs(int64_t outputs);
+template <typename T>
+void pack_weights(const T* weights, T* packed, int64_t outputs, int64_t length);
 
 struct Window {
     int64_t channels, height, width, out_height, out_width;
