@@ -215,6 +215,7 @@ def _matvec(stage: MatVec, fold: Fold, words: bool) -> Kernel:
         ACC_WIDTH=stage.output.width,
         SHIFT=stage.shift,
         HAS_BIAS=int(stage.bias is not None),
+        **stage.arithmetic,
         WEIGHT_FILE="",
         BIAS_FILE="",
         RAM_STYLE="auto",
@@ -554,9 +555,9 @@ class _Builder:
                 # ahead.
                 output = self.fifo(output, f"{name}_vec_fifo", f"{name}_vec_q", stage.node, required=0)
             inputs = [output]
-        result = self.stream(
-            name, stage.output, fold.pe, stage.output.node if self.in_order(stage.output) else None
-        )
+        # A constant is ahead of its frames: its beats are not one tensor per sample.
+        node = stage.output.node if stage.inputs and self.in_order(stage.output) else None
+        result = self.stream(name, stage.output, fold.pe, node)
         self.place(kernels[-1], f"{name}_{kernels[-1].module.removeprefix('qfx_')}", tuple(inputs), (result,))
         self.offer(stage.output, result)
 

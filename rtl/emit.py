@@ -172,7 +172,14 @@ def remark(kernel: Kernel) -> str:
             of = f"{n('GROUPS')} matrices of " if n("GROUPS") > 1 else ""
             matrix = f"{of}{n('NF') * n('PE')}x{n('SF') * n('SIMD')}"
             steps = n("GROUPS") * n("NF") * n("SF")
-            return f"{matrix} by {n('PE')}x{n('SIMD')} multipliers in {_count(steps, 'step')}"
+            kinds = (
+                "multipliers",
+                "multipliers of look-up tables",
+                "shifters",
+                "minifloat multipliers",
+                "XNOR",
+            )
+            return f"{matrix} by {n('PE')}x{n('SIMD')} {kinds[n('KIND')]} in {_count(steps, 'step')}"
         case "qfx_depthwise" | "qfx_pool":
             return f"{_count(n('K'), 'step')} per beat of {_count(n('P'), 'element')}"
         case "qfx_cast_stream":

@@ -8,7 +8,7 @@ operands one LUT per partial-product bit, memories by shape. Six-input LUTs, 18 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from qfx.rtl.design import Kernel
@@ -89,6 +89,59 @@ def product(a: int, b: int) -> Resources:
     return Resources(dsp=math.ceil(max(a, b) / 24) * math.ceil(min(a, b) / 17))
 
 
+def booth(a: int, b: int) -> int:
+    """LUTs of ``qfx_multiply_booth`` for signed operands: a row for every two bits of ``b``."""
+    return (b + 1) // 2 * (a + 2)
+
+
+def dot(numbers: Mapping[str, int | str], pairs: int) -> Resources:
+    """``qfx_dot`` of so many pairs, by its parameters."""
+
+    def n(name: str) -> int:
+        value = numbers[name]
+        assert isinstance(value, int)
+        return value
+
+    a, w, out = n("A_WIDTH"), n("W_WIDTH"), n("OUT_WIDTH")
+    groups = math.ceil(pairs / 4)
+    match n("KIND"):
+        case 2:
+            fine, places, digits = n("FINE"), n("PLACES"), n("DIGITS")
+            number = a + fine - 1
+            row = min(number + fine * (places - 1) + 2, out)
+            # A row takes two places and a sign, or three places behind an inversion, into its adder.
+            if places > (3 if fine == 2 else 2):
+                row *= 1 + math.ceil((places - 2) / 3)
+            shift = number if fine > 1 else 0
+            lut = digits * (pairs * (row + shift) + (groups - 1) * (row + 3)) + (digits - 1) * (row + 5)
+            ff = digits * (pairs * (shift + (w // digits if shift else 0)) + (2 * groups - 1) * (row + 3))
+            return Resources(lut=lut, ff=ff + (digits - 1) * (row + 5))
+        case 3:
+            a_exp, w_exp = n("A_EXP"), n("W_EXP")
+            a_man, w_man = a - n("A_SIGNED") - a_exp, w - n("W_SIGNED") - w_exp
+            size, shift = a_man + w_man + 2, (1 << a_exp) + (1 << w_exp) - 2
+            step = 8 if size <= 9 else 16 if size <= 17 else 32
+            fine = size + min(step - 1, shift)
+            places = shift // step + 1
+            row = min(size + shift, out)
+            direct = a_exp + a_man + w_exp + w_man <= 6
+            multiply = 0 if direct else (w_man + 2) // 2 * (a_man + 3) + (a_man + 3)
+            one = multiply + fine * (1 if direct else 2) + places + 6 + row
+            ff = fine + places + 1 + (0 if direct else size + a_exp + 2)
+            return Resources(
+                lut=pairs * one + (groups - 1) * (row + 3), ff=pairs * ff + 2 * groups * (row + 3)
+            )
+        case 4:
+            leaves = math.ceil(pairs / 3)
+            return Resources(lut=2 * leaves + 3 * (leaves - 1), ff=5 * leaves)
+    product_bits = a + w
+    if n("KIND") == 1:
+        one = Resources(lut=booth(a + 1 - n("A_SIGNED"), w + 1 - n("W_SIGNED")))
+    else:
+        one = product(a, w)
+    return one * pairs + Resources(lut=pairs * product_bits, ff=2 * pairs * product_bits)
+
+
 def of(kernel: Kernel) -> Resources:
     """One instance."""
     n = kernel.number
@@ -110,10 +163,8 @@ def of(kernel: Kernel) -> Resources:
             )
         case "qfx_matvec":
             macs, acc = n("PE") * n("SIMD"), n("ACC_WIDTH")
-            product_bits = n("A_WIDTH") + n("W_WIDTH")
-            cost = product(n("A_WIDTH"), n("W_WIDTH")) * macs + Resources(
-                lut=macs * product_bits, ff=2 * macs * product_bits
-            )
+            numbers = {**kernel.parameters, "OUT_WIDTH": acc}
+            cost = dot(numbers, n("SIMD")) * n("PE")
             cost += Resources(lut=n("PE") * acc + 40, ff=2 * n("PE") * acc + 40)
             style = str(kernel.parameters["ROM_STYLE"])
             cost += memory(n("GROUPS") * n("NF") * n("SF"), macs * n("W_WIDTH"), rom=True, style=style)
@@ -158,8 +209,11 @@ def of(kernel: Kernel) -> Resources:
             return (
                 Resources(lut=9 * wide, ff=6 * wide) * lanes + Resources(lut=4 * wide, ff=2 * wide) * blocks
             )
-        case "qfx_cast_binary":
+        case "qfx_cast_binary" | "qfx_encode_binary":
             return Resources(ff=1) * n("P")
+        case "qfx_encode_minifloat":
+            wide, code = n("IN_WIDTH"), n("EXP") + n("MAN") + n("IN_SIGNED")
+            return Resources(lut=3 * wide + n("MAN") * math.ceil(wide / 6), ff=wide + code) * n("P")
         case "qfx_relu":
             return Resources(lut=n("OUT_WIDTH"), ff=n("OUT_WIDTH")) * n("P")
         case "qfx_leaky_relu":

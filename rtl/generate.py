@@ -14,7 +14,9 @@ from qfx import boards
 from qfx.boards import Board
 from qfx.errors import QfxError
 from qfx.graph import Graph
+from qfx.graph.prune import prune
 from qfx.rtl import emit, fifos, flow, manifest, parallel, readback
+from qfx.rtl.arithmetic import MULTIPLIERS
 from qfx.rtl.build import build
 from qfx.rtl.design import Design
 from qfx.rtl.estimate import total
@@ -46,6 +48,7 @@ def plan(
     frames_per_second: float | None = None,
     architecture: str = "stream",
     levels: int | None = None,
+    multipliers: str = "auto",
     top: str = "qfx_top",
 ) -> Design:
     """The design that :func:`generate` would write, without writing it: folds, FIFO depths, latency,
@@ -56,6 +59,8 @@ def plan(
     _check_top(top)
     target_board = None if board is None else boards.get(board)
     interval = _interval(interval, frames_per_second, target_board)
+    if multipliers not in MULTIPLIERS:
+        raise QfxError(f"multipliers={multipliers!r}: must be one of {', '.join(MULTIPLIERS)}")
     if architecture == "parallel":
         return _plan_parallel(graph, board, fold, levels, top).design
     if architecture != "stream":
@@ -64,7 +69,8 @@ def plan(
         raise QfxError(
             "levels: only architecture='parallel' has them; the stream kernels are pipelined as they are"
         )
-    program = lower(graph)
+    graph = _without_dead_channels(graph)
+    program = lower(graph, multipliers)
     folding = choose(graph, program, interval=interval, board=target_board, budget=budget, fold=fold)
     design = build(graph, program, folding.folds, folding.input_lanes, folding.target, top)
     design = fifos.size(design)
@@ -93,6 +99,7 @@ def generate(
     frames_per_second: float | None = None,
     architecture: str = "stream",
     levels: int | None = None,
+    multipliers: str = "auto",
     top: str = "qfx_top",
 ) -> Design:
     """Write the Verilog of a graph.
@@ -114,10 +121,17 @@ def generate(
             frame in every cycle, constant matrices as shared adder graphs without multipliers
             (docs/parallel.md); ``fold`` and ``interval`` do not apply.
         levels: ``"parallel"`` only: levels of logic (adders, saturations) between registers, 3 by default.
+        multipliers: of ``linear`` and ``conv`` in the stream architecture. ``"auto"``: whatever the estimate
+            finds cheapest, DSP blocks for large products. ``"lut"``: without DSP blocks. ``"shift"``: as
+            ``"lut"``, and weights in K-hot formats shift and add even where a multiplier is smaller.
         top: name of the top module.
 
     Without ``board``, ``fold`` and ``interval`` the layer with most multiplications gets about 64 multipliers
     and the other layers keep up with it.
+
+    Channels that contribute nothing (all their weights are 0, say) are taken out of a stream design first; the
+    ``graph`` of the design is the one without them. Single weights that are 0 cost nothing in the parallel
+    architecture, and a place in memory in the other.
 
     Returns:
         The design: ``.files .top .latency .interval .graph .streams .kernels .layers .summary()``.
@@ -144,6 +158,7 @@ def generate(
             frames_per_second=frames_per_second,
             architecture=architecture,
             levels=levels,
+            multipliers=multipliers,
             top=top,
         )
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -159,6 +174,16 @@ def generate(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return replace(design, directory=out)
+
+
+def _without_dead_channels(graph: Graph) -> Graph:
+    """The graph without channels that contribute nothing (:func:`qfx.graph.prune.prune`).
+
+    The output keeps its codes: where pruning would bring it to another binary point, the graph stays as it is.
+    """
+    smaller = prune(graph)
+    before, after = graph.output_node.tensor, smaller.output_node.tensor
+    return smaller if before.fracs == after.fracs else graph
 
 
 def _interval(interval: int | None, frames_per_second: float | None, board: Board | None) -> int | None:

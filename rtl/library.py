@@ -63,6 +63,21 @@ def _matvec_steps(kernel: Kernel) -> np.ndarray:
     return steps.reshape(-1)
 
 
+def dot_latency(kernel: Kernel, pairs: int) -> int:
+    """Registers of ``qfx_dot`` for so many pairs, with the parameters of the kernel that holds it."""
+    n = kernel.number
+    rows = clog2(-(-pairs // 4))
+    match n("KIND"):
+        case 2:
+            return int(n("FINE") > 1) + 1 + rows + clog2(n("DIGITS"))
+        case 3:
+            bits = n("A_WIDTH") - n("A_SIGNED") + n("W_WIDTH") - n("W_SIGNED")
+            return 2 + int(bits > 6) + rows
+        case 4:
+            return 1 + clog2(-(-pairs // 3))
+    return 1 + clog2(pairs)
+
+
 def _downsize_steps(kernel: Kernel) -> np.ndarray:
     steps = np.full(kernel.number("IN") // kernel.number("OUT"), MAKE, dtype=np.uint8)
     steps[0] |= TAKE0
@@ -130,9 +145,9 @@ _MODULES = (
         "qfx_matvec",
         _words(
             "SIMD PE SF NF GROUPS A_WIDTH A_SIGNED W_WIDTH W_SIGNED ACC_WIDTH SHIFT HAS_BIAS "
-            "WEIGHT_FILE BIAS_FILE RAM_STYLE ROM_STYLE"
+            "KIND DIGITS FINE PLACES ZERO A_EXP W_EXP WEIGHT_FILE BIAS_FILE RAM_STYLE ROM_STYLE"
         ),
-        latency=lambda k: 3 + clog2(k.number("SIMD")),
+        latency=lambda k: 2 + dot_latency(k, k.number("SIMD")),
         steps=_matvec_steps,
     ),
     Module(
@@ -186,6 +201,8 @@ _MODULES = (
         latency=lambda _: 5,
         steps=_every,
     ),
+    Module("qfx_encode_minifloat", _words("P IN_WIDTH IN_SIGNED EXP MAN"), latency=lambda _: 2, steps=_every),
+    Module("qfx_encode_binary", _words("P IN_WIDTH"), steps=_every),
     Module("qfx_cast_binary", _words("P IN_WIDTH IN_SIGNED OUT_WIDTH"), steps=_every),
     Module("qfx_relu", _words("P IN_WIDTH IN_SIGNED OUT_WIDTH"), steps=_every),
     Module(

@@ -16,9 +16,10 @@ from qfx.formats.rounding import OVERFLOW, ROUNDING
 from qfx.graph import Graph, Node, Tensor
 from qfx.graph import ops as op
 from qfx.graph.casts import block_cast, gapped_cast
-from qfx.graph.lookups import constants
+from qfx.graph.lookups import constant_tensors
 from qfx.graph.ops import Padding, affine_integers, cast_shifts, clip_integers, integers, weighted_integers
 from qfx.rtl import lower_arrays, lower_functions
+from qfx.rtl.arithmetic import FloatCode, choose
 from qfx.rtl.array_stages import Constant
 from qfx.rtl.design import canonical_order
 from qfx.rtl.library import clog2
@@ -38,13 +39,13 @@ from qfx.rtl.stages import (
 from qfx.rtl.values import bits_of, stream_value
 
 
-def lower(graph: Graph) -> Program:
-    """The stages of a graph.
+def lower(graph: Graph, multipliers: str = "auto") -> Program:
+    """The stages of a graph; ``multipliers`` as for :func:`qfx.rtl.generate`.
 
     Raises:
         UnsupportedError: the graph holds an operator that has no kernel.
     """
-    return Lowering(graph).run()
+    return Lowering(graph, multipliers).run()
 
 
 def trailing_zeros(values: np.ndarray) -> int:
@@ -67,14 +68,16 @@ class Lowering:
         notes: per node that became no hardware, why.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, multipliers: str = "auto") -> None:
         self.graph = graph
+        self.multipliers = multipliers
         self.stages: list[Stage] = []
         self.values: dict[str, Value] = {}
         self.notes: dict[str, str] = {}
-        self.constants = constants(graph)
+        self.constants = constant_tensors(graph)
         # Reordered copies by stream and permutation, so that two consumers share one.
         self.copies: dict[tuple[str, bytes], str] = {}
+        self.codes: dict[tuple[str, str], str] = {}  # names of streams in other codes, likewise
 
     def run(self) -> Program:
         handlers: dict[type[op.Op], Callable[[Node], Value]] = {
@@ -423,10 +426,48 @@ class Lowering:
     ) -> Value:
         shift = trailing_zeros(weight)
         weight = weight >> shift
-        width, signed = bits_of(int(weight.min()), int(weight.max()))
         bias = bias if bias is not None and any(int(b) for b in bias) else None
         out = self.tensor_value(node, node.name)
-        return self.put(MatVec(node.name, (x,), out, weight, bias, width, signed, shift, window))
+        o = node.op
+        assert isinstance(o, op.Linear | op.Conv)
+        source = self.graph[node.inputs[0]].tensor
+        how = choose(
+            source,
+            x.width,
+            x.signed,
+            weight,
+            o.weight_encoding,
+            window is not None and window.is_padded,
+            self.multipliers,
+            out.width,
+        )
+        x = self.encoded(node, x, how.element)
+        shift += how.shift
+        if how.offset is not None:
+            offset = how.offset << (shift - how.shift)
+            bias = offset if bias is None else bias + offset
+        return self.put(
+            MatVec(
+                node.name, (x,), out, how.codes, bias, how.width, how.signed, shift, window, how.parameters
+            )
+        )
+
+    def encoded(self, node: Node, x: Value, code: FloatCode | str | None) -> Value:
+        """``x`` with its elements in a code; consumers of one stream share it."""
+        if code is None:
+            return x
+        width, signed = (code.width, code.signed) if isinstance(code, FloatCode) else (1, False)
+        key = (x.name, str(code))
+        name = self.codes.get(key, f"{x.name}_{'code' if isinstance(code, FloatCode) else 'sign'}")
+        out = replace(x, name=name, node=None, width=width, signed=signed)
+        if key in self.codes:
+            return out
+        self.codes[key] = name
+        parameters: dict[str, int | str] = {"IN_WIDTH": x.width}
+        if isinstance(code, FloatCode):
+            parameters |= {"IN_SIGNED": int(x.signed), "EXP": code.exponent, "MAN": code.mantissa}
+            return self.put(Elementwise(node.name, (x,), out, "qfx_encode_minifloat", parameters))
+        return self.put(Elementwise(node.name, (x,), out, "qfx_encode_binary", parameters))
 
     def depthwise(
         self, node: Node, x: Value, weight: np.ndarray, bias: np.ndarray | None, window: Geometry

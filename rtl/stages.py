@@ -91,6 +91,13 @@ class Geometry:
         )
 
     @property
+    def is_padded(self) -> bool:
+        """Whether a window reaches beyond the image."""
+        bottom = (self.out_h - 1) * self.stride_h + (self.kernel_h - 1) * self.dilation_h - self.pad_top
+        right = (self.out_w - 1) * self.stride_w + (self.kernel_w - 1) * self.dilation_w - self.pad_left
+        return self.pad_top > 0 or self.pad_left > 0 or bottom >= self.in_h or right >= self.in_w
+
+    @property
     def is_whole(self) -> bool:
         """One window that is the whole image in order."""
         return (
@@ -112,6 +119,8 @@ class MatVec(Stage):
         bias: ``object`` integers ``(channels,)`` on the result's binary point, or ``None``.
         shift: trailing zero bits that all weights share on the result's binary point.
         window: ``None`` where each pixel is a window.
+        arithmetic: parameters of ``qfx_dot``; ``weight`` holds the codes that they ask for, ``weight_width``
+            bits each, and the input's elements are in theirs.
     """
 
     weight: np.ndarray
@@ -120,6 +129,7 @@ class MatVec(Stage):
     weight_signed: bool
     shift: int
     window: Geometry | None
+    arithmetic: Mapping[str, int]
 
     @property
     def groups(self) -> int:

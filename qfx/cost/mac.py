@@ -215,7 +215,7 @@ def _integer_kernel(a: FixedPoint, b: FixedPoint, width: int, cast: bool, dsp: b
     # Back to the format of a, as if b's numbers were below 1: the sum loses the fraction bits of b.
     parameters |= {"SHIFT": b.width - int(b.signed), "OUT_WIDTH": a.width, "OUT_SIGNED": int(a.signed)}
     names = ("qfx_mac_int_cast", "qfx_mac_int", "qfx_multiply_booth")
-    return Kernel("qfx_mac_int_cast", (*_sources(*names), *_kernels("qfx_cast", "qfx_extend")), parameters)
+    return Kernel("qfx_mac_int_cast", _sources(*names, "qfx_cast", "qfx_extend"), parameters)
 
 
 def _minifloat_kernel(a: Minifloat, b: Minifloat, width: int, cast: bool, specials: bool) -> Kernel:
@@ -270,8 +270,9 @@ def _check_exponents(*formats: Minifloat) -> None:
 
 
 def _sources(*modules: str) -> tuple[Path, ...]:
-    return tuple(Path(str(files("qfx.rtl").joinpath("mac", f"{module}.v"))) for module in modules)
-
-
-def _kernels(*modules: str) -> tuple[Path, ...]:
-    return tuple(Path(str(files("qfx.rtl").joinpath("kernels", f"{module}.v"))) for module in modules)
+    """The files of modules; the helpers that the stream kernels use too are theirs."""
+    folders = [Path(str(files("qfx.rtl").joinpath(folder))) for folder in ("mac", "kernels")]
+    return tuple(
+        next(folder / f"{module}.v" for folder in folders if (folder / f"{module}.v").is_file())
+        for module in modules
+    )

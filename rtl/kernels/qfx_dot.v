@@ -1,70 +1,55 @@
-// Exact dot product of N pairs, a pipeline of 1 + clog2(N) registers that advance with en: products, then a binary tree
-// whose levels grow by one bit and are registered each (every adder has a flip-flop beside it anyway).
+// Exact dot product of N elements and N weights in a number format, modulo 2**OUT_WIDTH (docs/kernels.md, qfx_matvec, has the
+// codes and the latency of each KIND). Registers advance with en; one dot product per step.
 `default_nettype none
 module qfx_dot #(
     parameter N = 4,
     parameter A_WIDTH = 4,
     parameter A_SIGNED = 0,
     parameter W_WIDTH = 4,
-    parameter W_SIGNED = 1
+    parameter W_SIGNED = 1,
+    parameter KIND = 0,
+    parameter DIGITS = 1,
+    parameter FINE = 1,
+    parameter PLACES = 1,
+    parameter ZERO = 1,
+    parameter A_EXP = 1,
+    parameter W_EXP = 1,
+    parameter OUT_WIDTH = 12
 ) (
-    input  wire                                 clk,
-    input  wire                                 en,
-    input  wire [N*A_WIDTH-1:0]                 a,
-    input  wire [N*W_WIDTH-1:0]                 w,
-    output wire [A_WIDTH+W_WIDTH+$clog2(N)-1:0] y
+    input  wire                 clk,
+    input  wire                 en,
+    input  wire [N*A_WIDTH-1:0] a,
+    input  wire [N*W_WIDTH-1:0] w,
+    output wire [OUT_WIDTH-1:0] y
 );
-    localparam LEVELS = $clog2(N);
-    localparam LEAVES = 1 << LEVELS;
-    localparam WIDTH = A_WIDTH + W_WIDTH;
-    localparam SIGNED = (A_SIGNED != 0 || W_SIGNED != 0) ? 1 : 0;
-    // Level k of the tree has LEAVES >> k places of WIDTH + k bits, of which the first (N + 2**k - 1) >> k are used.
-    // They stand one after the other; level k begins at bit (WIDTH+1)*(2*LEAVES - s) - k*s with s = 2*LEAVES >> k.
-    localparam BITS = (WIDTH + 1) * (2 * LEAVES - 1) - (LEVELS + 1);
-
-    /* verilator lint_off UNUSEDSIGNAL */    // places that are not used
-    wire [BITS-1:0] tree;
-    /* verilator lint_on UNUSEDSIGNAL */
-
-    genvar i, k;
     generate
-        for (i = 0; i < LEAVES; i = i + 1) begin : leaf
-            if (i < N) begin : used
-                wire [WIDTH-1:0] product;
-                reg [WIDTH-1:0] product_q;
-                qfx_mul #(
-                    .A_WIDTH(A_WIDTH), .A_SIGNED(A_SIGNED), .B_WIDTH(W_WIDTH), .B_SIGNED(W_SIGNED)
-                ) mul (
-                    .a(a[i*A_WIDTH +: A_WIDTH]), .b(w[i*W_WIDTH +: W_WIDTH]), .y(product)
-                );
-                always @(posedge clk) if (en) product_q <= product;
-                assign tree[i*WIDTH +: WIDTH] = product_q;
-            end else begin : none
-                assign tree[i*WIDTH +: WIDTH] = {WIDTH{1'b0}};
-            end
-        end
-
-        for (k = 1; k <= LEVELS; k = k + 1) begin : level
-            localparam FROM = (WIDTH + 1) * (2 * LEAVES - ((2 * LEAVES) >> (k - 1))) - (k - 1) * ((2 * LEAVES) >> (k - 1));
-            localparam TO = (WIDTH + 1) * (2 * LEAVES - ((2 * LEAVES) >> k)) - k * ((2 * LEAVES) >> k);
-            localparam BELOW = (N + (1 << (k - 1)) - 1) >> (k - 1);
-            localparam W = WIDTH + k - 1;
-            for (i = 0; i < (LEAVES >> k); i = i + 1) begin : node
-                if (2 * i < BELOW) begin : used
-                    // The right child of the last node may be an unused place, which is zero.
-                    wire [W-1:0] left = tree[FROM + (2*i)*W +: W];
-                    wire [W-1:0] right = tree[FROM + (2*i+1)*W +: W];
-                    reg [W:0] sum;
-                    always @(posedge clk)
-                        if (en) sum <= {SIGNED != 0 && left[W-1], left} + {SIGNED != 0 && right[W-1], right};
-                    assign tree[TO + i*(W+1) +: W+1] = sum;
-                end else begin : none
-                    assign tree[TO + i*(W+1) +: W+1] = {W+1{1'b0}};
-                end
-            end
+        if (KIND == 2) begin : khot
+            qfx_dot_khot #(
+                .N(N), .A_WIDTH(A_WIDTH), .A_SIGNED(A_SIGNED), .K(DIGITS), .FINE(FINE), .PLACES(PLACES), .ZERO(ZERO),
+                .OUT_WIDTH(OUT_WIDTH)
+            ) dot (
+                .clk(clk), .en(en), .a(a), .w(w), .y(y)
+            );
+        end else if (KIND == 3) begin : minifloat
+            qfx_dot_minifloat #(
+                .N(N), .A_EXP(A_EXP), .A_MAN(A_WIDTH - A_SIGNED - A_EXP), .A_SIGNED(A_SIGNED),
+                .W_EXP(W_EXP), .W_MAN(W_WIDTH - W_SIGNED - W_EXP), .W_SIGNED(W_SIGNED), .OUT_WIDTH(OUT_WIDTH)
+            ) dot (
+                .clk(clk), .en(en), .a(a), .w(w), .y(y)
+            );
+        end else if (KIND == 4) begin : xnor_count
+            qfx_dot_xnor #(.N(N), .OUT_WIDTH(OUT_WIDTH)) dot (.clk(clk), .en(en), .a(a), .w(w), .y(y));
+        end else begin : integers
+            localparam WIDTH = A_WIDTH + W_WIDTH + $clog2(N);
+            localparam SIGNED = (A_SIGNED != 0 || W_SIGNED != 0) ? 1 : 0;
+            wire [WIDTH-1:0] sum;
+            qfx_dot_int #(
+                .N(N), .A_WIDTH(A_WIDTH), .A_SIGNED(A_SIGNED), .W_WIDTH(W_WIDTH), .W_SIGNED(W_SIGNED), .BOOTH(KIND)
+            ) dot (
+                .clk(clk), .en(en), .a(a), .w(w), .y(sum)
+            );
+            qfx_extend #(.IN_WIDTH(WIDTH), .SIGNED(SIGNED), .SHIFT(0), .OUT_WIDTH(OUT_WIDTH)) result (.x(sum), .y(y));
         end
     endgenerate
-
-    assign y = tree[BITS-1 -: WIDTH+LEVELS];
 endmodule
 `default_nettype wire

@@ -1,5 +1,6 @@
 // Matrix times vector, folded: PE outputs by SIMD inputs per step (docs/kernels.md, qfx_matvec).
-// Pipeline: operand registers, products, one register per level of the adder tree, accumulator (= output register).
+// KIND 0: integers, 1: integers with multipliers of look-up tables, 2: weights of few digits, 3: minifloats, 4: one bit each.
+// Pipeline: operand registers, the dot product of SIMD pairs (qfx_dot), accumulator (= output register).
 `default_nettype none
 module qfx_matvec #(
     parameter SIMD = 1,
@@ -14,6 +15,13 @@ module qfx_matvec #(
     parameter ACC_WIDTH = 12,
     parameter SHIFT = 0,
     parameter HAS_BIAS = 0,
+    parameter KIND = 0,
+    parameter DIGITS = 1,
+    parameter FINE = 1,
+    parameter PLACES = 1,
+    parameter ZERO = 1,
+    parameter A_EXP = 1,
+    parameter W_EXP = 1,
     parameter WEIGHT_FILE = "",
     parameter BIAS_FILE = "",
     /* verilator lint_off UNUSEDPARAM */    // synthesis attributes
@@ -40,11 +48,12 @@ module qfx_matvec #(
 
     localparam ROM_DEPTH = GROUPS * NF * SF;
     localparam ROM_WIDTH = PE * SIMD * W_WIDTH;
-    localparam LEVELS = $clog2(SIMD);
-    localparam PRODUCT_WIDTH = A_WIDTH + W_WIDTH;
-    localparam SUM_SIGNED = (A_SIGNED != 0 || W_SIGNED != 0) ? 1 : 0;
-    localparam SUM_WIDTH = PRODUCT_WIDTH + LEVELS;
-    localparam STAGES = 2 + LEVELS;             // registers in front of the accumulator
+    // Registers in front of the accumulator: operands, then those of qfx_dot.
+    localparam ROWS = $clog2((SIMD + 3) / 4);
+    localparam STAGES =
+        (KIND == 2) ? 2 + ((FINE > 1) ? 1 : 0) + ROWS + $clog2(DIGITS) :
+        (KIND == 3) ? 3 + ((A_WIDTH - A_SIGNED + W_WIDTH - W_SIGNED > 6) ? 1 : 0) + ROWS :
+        (KIND == 4) ? 2 + $clog2((SIMD + 2) / 3) : 2 + $clog2(SIMD);
 
     localparam SF_WIDTH = (SF > 1) ? $clog2(SF) : 1;
     localparam NF_WIDTH = (NF > 1) ? $clog2(NF) : 1;
@@ -155,21 +164,23 @@ module qfx_matvec #(
         end
     endgenerate
 
-    // ---- products, adder tree, accumulator
+    // ---- dot products, accumulator
     genvar p;
     generate
         for (p = 0; p < PE; p = p + 1) begin : element
-            wire [SUM_WIDTH-1:0] sum;
+            wire [ACC_WIDTH-1:0] sum;
             wire [ACC_WIDTH-1:0] aligned;
             reg [ACC_WIDTH-1:0] acc;
 
             qfx_dot #(
-                .N(SIMD), .A_WIDTH(A_WIDTH), .A_SIGNED(A_SIGNED), .W_WIDTH(W_WIDTH), .W_SIGNED(W_SIGNED)
+                .N(SIMD), .A_WIDTH(A_WIDTH), .A_SIGNED(A_SIGNED), .W_WIDTH(W_WIDTH), .W_SIGNED(W_SIGNED), .KIND(KIND),
+                .DIGITS(DIGITS), .FINE(FINE), .PLACES(PLACES), .ZERO(ZERO), .A_EXP(A_EXP), .W_EXP(W_EXP),
+                .OUT_WIDTH(ACC_WIDTH)
             ) dot (
                 .clk(clk), .en(en), .a(a), .w(w[p*SIMD*W_WIDTH +: SIMD*W_WIDTH]), .y(sum)
             );
             qfx_extend #(
-                .IN_WIDTH(SUM_WIDTH), .SIGNED(SUM_SIGNED), .SHIFT(SHIFT), .OUT_WIDTH(ACC_WIDTH)
+                .IN_WIDTH(ACC_WIDTH), .SIGNED(0), .SHIFT(SHIFT), .OUT_WIDTH(ACC_WIDTH)
             ) align (
                 .x(sum), .y(aligned)
             );

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import ceil, log2
 
 import numpy as np
@@ -360,6 +361,8 @@ def matvec_cases() -> list[Case]:
             rounds * groups * sf * nf, files=files,
         )  # fmt: skip
 
+    import kernel_dot_cases  # which needs this module
+
     s4, u4 = (4, True), (4, False)
     return [
         make(1, 1, 1, 1, 1, u4, s4),
@@ -375,6 +378,7 @@ def matvec_cases() -> list[Case]:
         make(9, 2, 2, 2, 1, (2, True), (1, False), shift=3),
         make(2, 1, 7, 3, 1, (16, True), (12, True)),
         make(16, 1, 1, 1, 2, (1, True), (1, True)),
+        *kernel_dot_cases.matvec_cases(),
     ]
 
 
@@ -677,6 +681,19 @@ def _gaps(name: str) -> list[Case]:
     }[name]()
 
 
+def _arrays(name: str) -> list[Case]:
+    import kernel_array_cases  # which needs this module
+
+    return kernel_array_cases.SWEEPS[name]()
+
+
+def _codes(function: str) -> list[Case]:
+    import kernel_dot_cases  # which needs this module
+
+    made: list[Case] = getattr(kernel_dot_cases, function)()
+    return made
+
+
 KERNELS: dict[str, Callable[[], list[Case]]] = {
     "qfx_fifo": fifo_cases,
     "qfx_fork": fork_cases,
@@ -684,6 +701,8 @@ KERNELS: dict[str, Callable[[], list[Case]]] = {
     "qfx_downsize": lambda: resize_cases("qfx_downsize"),
     "qfx_window": window_cases,
     "qfx_matvec": matvec_cases,
+    "qfx_encode_minifloat": lambda: _codes("encode_minifloat_cases"),
+    "qfx_encode_binary": lambda: _codes("encode_binary_cases"),
     "qfx_depthwise": lambda: depthwise_cases("qfx_depthwise"),
     "qfx_affine": lambda: depthwise_cases("qfx_affine"),
     "qfx_pool": pool_cases,
@@ -698,7 +717,14 @@ KERNELS: dict[str, Callable[[], list[Case]]] = {
     "qfx_binary": binary_cases,
     "qfx_concat": concat_cases,
     "qfx_reorder": reorder_cases,
-}
+    **{
+        name: partial(_arrays, name)
+        for name in (
+            "qfx_table", "qfx_piecewise", "qfx_inverse_root", "qfx_slice", "qfx_repeat", "qfx_insert_zeros",
+            "qfx_reduce", "qfx_constant", "qfx_gather", "qfx_matmul",
+        )
+    },
+}  # fmt: skip
 
 
 def cases(kernel: str) -> list[Case]:

@@ -50,7 +50,7 @@ FAULTS = [
     ("qfx_matvec", "qfx_matvec", "first[STAGES] ? bias", "last[STAGES] ? bias"),
     ("qfx_matvec", "qfx_matvec", "else if (en) valid <=", "else valid <="),
     ("qfx_matvec", "qfx_mul_digits", "(D_SIGNED != 0 && k == DIGITS - 1)", "(k == DIGITS)"),
-    ("qfx_matvec", "qfx_dot", "{SIGNED != 0 && right[W-1], right}", "{1'b0, right}"),
+    ("qfx_matvec", "qfx_add_tree", "{SIGNED != 0 && right[W-1], right}", "{1'b0, right}"),
     ("qfx_depthwise", "qfx_depthwise", "index <= (index == LAST", "index <= (index != LAST"),
     ("qfx_pool", "qfx_pool", "fire && (first || greater)", "fire && (greater)"),
     ("qfx_pool", "qfx_pool", ".B_SIGNED(1)", ".B_SIGNED(0)"),
