@@ -28,6 +28,7 @@ from qfx.report.collect import (
     histogram,
 )
 from qfx.report.page import render, write
+from qfx.report.sweep import figure, render_sweep, write_sweep
 
 __all__ = [
     "BinaryPoint",
@@ -46,9 +47,12 @@ __all__ = [
     "collect_layers",
     "collect_resources",
     "collect_verification",
+    "figure",
     "format_of",
     "from_json",
     "histogram",
     "render",
+    "render_sweep",
     "write",
+    "write_sweep",
 ]

@@ -4,9 +4,22 @@
 survive the death of processes, and several processes can work on one study (docs/sweep.md).
 """
 
+from qfx.sweep.measure import measure_front
 from qfx.sweep.names import family, formats, pairs, parse
 from qfx.sweep.result import Results, Trial
 from qfx.sweep.runner import read, run
 from qfx.sweep.space import Range, Space
 
-__all__ = ["Range", "Results", "Space", "Trial", "family", "formats", "pairs", "parse", "read", "run"]
+__all__ = [
+    "Range",
+    "Results",
+    "Space",
+    "Trial",
+    "family",
+    "formats",
+    "measure_front",
+    "pairs",
+    "parse",
+    "read",
+    "run",
+]

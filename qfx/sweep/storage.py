@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import importlib.util
 import os
+import random
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
     from optuna.storages.journal._file import BaseJournalFileLock
 
+_ATTEMPTS = 6
 _SQLITE = (".db", ".sqlite", ".sqlite3")
 
 
@@ -54,13 +57,25 @@ def connect(where: str | Path) -> BaseStorage:
         text = text.replace("postgresql://", "postgresql+psycopg://", 1)
     # A process that waits its turn at SQLite is not an error.
     engine = {"connect_args": {"timeout": 60}} if text.startswith("sqlite") else {"pool_pre_ping": True}
-    try:
-        # With Optuna's cache: finished trials do not change and are read once.
-        return storages.get_storage(storages.RDBStorage(text, engine_kwargs=engine))
-    except ImportError as error:
-        raise MissingToolError(f"sweep: the driver for {_hidden(text)} is missing: {error}") from error
-    except Exception as error:
-        raise QfxError(f"sweep: storage {_hidden(text)} cannot be used: {error}") from error
+    for attempt in range(_ATTEMPTS):
+        try:
+            # With Optuna's cache: finished trials do not change and are read once.
+            return storages.get_storage(storages.RDBStorage(text, engine_kwargs=engine))
+        except ImportError as error:
+            raise MissingToolError(f"sweep: the driver for {_hidden(text)} is missing: {error}") from error
+        except Exception as error:
+            # Of several processes that find an empty database all make the tables, and all but one fail.
+            if attempt + 1 == _ATTEMPTS or not _is_of_database(error):
+                raise QfxError(f"sweep: storage {_hidden(text)} cannot be used: {error}") from error
+            time.sleep(random.uniform(0.2, 1.0))
+    raise AssertionError
+
+
+def _is_of_database(error: Exception) -> bool:
+    import optuna.exceptions
+    import sqlalchemy.exc
+
+    return isinstance(error, sqlalchemy.exc.DBAPIError | optuna.exceptions.StorageInternalError)
 
 
 def _journal(path: Path) -> BaseStorage:

@@ -73,6 +73,7 @@ def _wait(port: int, server: subprocess.Popen[bytes]) -> None:
     raise AssertionError("PostgreSQL does not answer")
 
 
+@pytest.mark.slow
 def test_two_workers_on_one_study_in_postgresql(tmp_path: Path, database: str) -> None:
     import optuna
 

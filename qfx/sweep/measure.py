@@ -1,0 +1,143 @@
+"""The hardware of the points of a front: generated, simulated against the integer graph, synthesised."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from qfx.errors import QfxError
+from qfx.sweep.result import Results, Trial
+
+if TYPE_CHECKING:
+    from qfx.graph import Graph
+
+#: Raised when the same graph would be measured differently.
+_REVISION = 1
+
+
+def estimates(graph: Graph, interval: int) -> dict[str, float]:
+    """Estimated resources of the hardware for ``interval`` cycles per sample: ``lut_estimate`` and so on.
+
+    Raises:
+        QfxError: there is no such hardware.
+    """
+    import qfx
+
+    design = qfx.rtl.plan(graph, interval=interval)
+    found: dict[str, float] = {f"{name}_estimate": float(value) for name, value in design.estimate.items()}
+    return {**found, "latency": float(design.latency), "interval_reached": float(design.interval)}
+
+
+def measure_front(
+    results: Results,
+    out: Path | str,
+    *,
+    interval: int,
+    slots: Iterable[int] | None = None,
+    samples: np.ndarray | None = None,
+    note: Callable[[str], None] | None = None,
+) -> Results:
+    """Generate, simulate and synthesise the hardware of trials that left ``trials/<slot>/network.qfx`` in
+    ``out``.
+
+    What was measured is kept beside the graph and not measured again.
+
+    Args:
+        results: of the sweep.
+        out: its folder.
+        interval: cycles per sample to fold for; one of the trials that cannot reach it gets the shortest it
+            can.
+        slots: which trials; the front of the sweep when not given.
+        samples: float inputs to simulate, batch first; 4 random ones when not given.
+        note: called with a line about each trial.
+
+    Returns:
+        The results with measurements: ``lut``, ``ff``, ``carry``, ``dsp``, ``bram`` (36 Kbit), ``latency``
+        and ``interval`` in cycles, ``lut_estimate``, ``simulated`` samples and ``rtl_mismatches`` among
+        them. A trial whose hardware cannot be made has the reason in its notes, under ``hardware``.
+    """
+    out = Path(out)
+    chosen = {t.slot for t in results.front()} if slots is None else set(slots)
+    measured: dict[int, Mapping[str, Any]] = {}
+    for trial in results.trials:
+        file = out / "trials" / f"{trial.slot:05d}" / "network.qfx"
+        if trial.slot not in chosen or not file.is_file():
+            continue
+        try:
+            found = _measured(file, interval, samples)
+        except QfxError as error:
+            found = {"metrics": {}, "notes": {"hardware": str(error)}, "layers": trial.layers}
+        measured[trial.slot] = found
+        if note is not None:
+            note(_line(trial, found))
+    return results.with_measured(measured)
+
+
+def _measured(file: Path, interval: int, samples: np.ndarray | None) -> dict[str, Any]:
+    """Measurements of one graph, from its folder when it is the same graph and question."""
+    import qfx
+    from qfx.report.build import write_text
+
+    graph = qfx.load(file)
+    x = samples
+    if x is None:
+        x = np.random.default_rng(0).random((4, *graph.input_node.tensor.shape), dtype=np.float32)
+    asked = f"{_REVISION} {interval}"
+    digest = hashlib.sha256(
+        asked.encode() + file.read_bytes() + np.ascontiguousarray(x).tobytes()
+    ).hexdigest()
+    kept = file.with_name("hardware.json")
+    if kept.is_file():
+        data = json.loads(kept.read_text())
+        if data.get("digest") == digest:
+            return dict(data["found"])
+    folder = file.with_name("rtl")
+    try:
+        design = _generate(graph, folder, interval)
+        ran = qfx.sim.run(design, x)
+        wrong = (ran.codes != graph.run_codes(x)).reshape(len(x), -1).any(axis=1)
+        cost = qfx.cost.measure(design, per_layer=True)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    from qfx.sweep.study import layers
+
+    found = {
+        "metrics": {
+            **{name: getattr(cost, name) for name in ("lut", "ff", "carry", "dsp", "bram")},
+            "latency": design.latency,
+            "interval": design.interval,
+            "lut_estimate": design.estimate["lut"],
+            "simulated": len(x),
+            "rtl_mismatches": int(wrong.sum()),
+        },
+        "layers": layers(graph, design, cost),
+        "notes": {"tool": f"{cost.tool} {cost.version}"},
+    }
+    write_text(kept, json.dumps({"digest": digest, "found": found}, indent=1) + "\n")
+    return found
+
+
+def _generate(graph: Graph, folder: Path, interval: int) -> Any:
+    import qfx
+
+    try:
+        return qfx.rtl.generate(graph, folder, interval=interval)
+    except QfxError:
+        return qfx.rtl.generate(graph, folder)
+
+
+def _line(trial: Trial, found: Mapping[str, Any]) -> str:
+    name = trial.notes.get("label", str(trial.slot))
+    if not found["metrics"]:
+        return f"{name}: {found['notes']['hardware']}"
+    m = found["metrics"]
+    return (
+        f"{name}: {m['lut']} LUT, {m['dsp']} DSP, {m['bram']} BRAM36, interval {m['interval']}; "
+        f"{m['rtl_mismatches']} of {m['simulated']} simulated samples differ"
+    )
