@@ -348,6 +348,10 @@ class _Rtl(_Runner):
                 codes = result.codes
             # A stream can carry the tensor of one node through several registers and FIFOs.
             for stream in result.streams:
+                # What the generator took channels out of is checked by what comes of it.
+                made, wanted = (g[stream.node].tensor for g in (self.design.graph, self.graph))
+                if (made.shape, made.fracs) != (wanted.shape, wanted.fracs):
+                    continue
                 known = layers.get(stream.node)
                 if known is None or (known == trace[stream.node]).all():
                     layers[stream.node] = stream.codes

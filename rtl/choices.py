@@ -38,6 +38,8 @@ def of(stage: Stage, fold: Fold) -> Choice:
 
 def operand_lanes(stage: Stage, fold: Fold) -> tuple[int, ...]:
     """Elements of the beats that a stage takes, for each operand."""
+    if isinstance(stage, FoldedStage):
+        return stage.lanes(fold.pe, fold.simd)
     return (lanes_in(stage, fold),) * len(stage.inputs)
 
 

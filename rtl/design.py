@@ -242,14 +242,18 @@ class Design:
         return (kernel for kernel in self.kernels if kernel.node == node)
 
     def summary(self) -> str:
-        """A table of the layers: fold, steps per frame, kernels."""
-        rows = [("layer", "operator", "module path", "pe", "simd", "steps", "kernels")]
+        """A table of the layers: fold, steps per frame, where weights are kept (words x bits), kernels."""
+        from qfx.rtl.memories import describe  # it is a function of a design
+
+        rows = [("layer", "operator", "module path", "pe", "simd", "steps", "weights", "kernels")]
         for layer in self.layers:
             kernels = " ".join(
                 kernel.module.removeprefix("qfx_") for kernel in self.layer_kernels(layer.node)
             )
             simd = "" if layer.simd is None else str(layer.simd)
-            rows.append((layer.node, layer.kind, layer.path, str(layer.pe), simd, str(layer.steps), kernels))
+            weights = describe(self.layer_kernels(layer.node))
+            fold = (str(layer.pe), simd, str(layer.steps))
+            rows.append((layer.node, layer.kind, layer.path, *fold, weights, kernels))
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         lines = [
             "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows

@@ -129,9 +129,9 @@ def generate(
     Without ``board``, ``fold`` and ``interval`` the layer with most multiplications gets about 64 multipliers
     and the other layers keep up with it.
 
-    Channels that contribute nothing (all their weights are 0, say) are taken out of a stream design first; the
-    ``graph`` of the design is the one without them. Single weights that are 0 cost nothing in the parallel
-    architecture, and a place in memory in the other.
+    Channels that contribute nothing (all their weights are 0, say) are taken out of a stream design first;
+    the ``graph`` of the design is the one without them. Single weights that are 0 cost nothing in the
+    parallel architecture, and a place in memory in the other.
 
     Returns:
         The design: ``.files .top .latency .interval .graph .streams .kernels .layers .summary()``.
@@ -179,7 +179,8 @@ def generate(
 def _without_dead_channels(graph: Graph) -> Graph:
     """The graph without channels that contribute nothing (:func:`qfx.graph.prune.prune`).
 
-    The output keeps its codes: where pruning would bring it to another binary point, the graph stays as it is.
+    The output keeps its codes: where pruning would bring it to another binary point, the graph stays as it
+    is.
     """
     smaller = prune(graph)
     before, after = graph.output_node.tensor, smaller.output_node.tensor

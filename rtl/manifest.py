@@ -11,6 +11,7 @@ from typing import Any
 from qfx.errors import QfxError
 from qfx.graph.file import load as load_graph
 from qfx.rtl.design import Design, Kernel, Layer, Memory, Stream
+from qfx.rtl.memories import place
 
 FORMAT, VERSION = "qfx-design", 1
 MANIFEST, GRAPH = "design.json", "graph.qfx"
@@ -44,7 +45,12 @@ def to_data(design: Design) -> dict[str, Any]:
                 "node": kernel.node,
                 "required": kernel.required,
                 "memories": {
-                    parameter: {"file": memory.file, "bits": memory.bits, "depth": memory.depth}
+                    parameter: {
+                        "file": memory.file,
+                        "bits": memory.bits,
+                        "depth": memory.depth,
+                        "place": place(kernel, parameter),
+                    }
                     for parameter, memory in kernel.memories.items()
                 },
             }
@@ -111,7 +117,10 @@ def _from_data(data: dict[str, Any], directory: Path) -> Design:
             tuple(entry["inputs"]),
             tuple(entry["outputs"]),
             entry["node"],
-            {parameter: Memory(**memory) for parameter, memory in entry["memories"].items()},
+            {
+                parameter: Memory(memory["file"], memory["bits"], memory["depth"])
+                for parameter, memory in entry["memories"].items()
+            },
             entry["required"],
         )
         for entry in data["kernels"]

@@ -15,7 +15,7 @@ from rtl_networks import NETWORKS, Net, inputs
 
 import qfx.rtl
 from qfx import FixedPoint, QfxError
-from qfx.graph import Graph
+from qfx.graph import Graph, ops
 from qfx.graph.ops import weighted_integers
 from qfx.rtl import readback, timing
 from qfx.rtl.design import Design
@@ -179,6 +179,39 @@ def test_load_gives_the_design_back(tmp_path: Path) -> None:
     x = inputs(graph, 3)
     np.testing.assert_array_equal(loaded.graph.run_codes(x), graph.run_codes(x))
     readback.check(loaded)
+
+
+def test_memories_say_where_they_are(tmp_path: Path) -> None:
+    """The style that the solver chose, in the Verilog, in ``design.json`` and in the summary."""
+    graph = NETWORKS["minimal"]()
+    for budget, style, place in (({"bram18": 0}, "distributed", "lut"), ({"lut": 600}, "block", "block")):
+        design = qfx.rtl.generate(graph, tmp_path / "rtl", budget=budget)
+        (fc,) = (k for k in design.kernels if k.module == "qfx_matvec" and k.node == "n5_fc")
+        assert fc.parameters["ROM_STYLE"] == style
+        data = json.loads((tmp_path / "rtl" / "design.json").read_text())
+        (entry,) = (k for k in data["kernels"] if k["name"] == fc.name)
+        memory = fc.memories["WEIGHT_FILE"]
+        assert entry["memories"]["WEIGHT_FILE"] == {
+            "file": memory.file, "bits": memory.bits, "depth": memory.depth, "place": place,
+        }  # fmt: skip
+        (line,) = (line for line in design.summary().splitlines() if line.startswith("n5_fc"))
+        assert f"{place} {memory.depth}x{memory.bits}" in line
+
+
+def test_channels_that_are_always_zero_are_left_out(tmp_path: Path) -> None:
+    n = Net((3, 5, 5), FixedPoint(4, 2), 1)
+    dead = n.codes((6, 3, 3, 3), FixedPoint(4, 3))
+    dead[[1, 4]] = 0
+    conv = ops.Conv(dead, FixedPoint(4, 3), None, None, (1, 1), ((1, 1), (1, 1)), (1, 1), 1)
+    x = n.cast(n.relu(n.add(conv, n.x, path="conv")), 4, 1, False)
+    graph = n.build(n.cast(n.conv(x, 2, (3, 3), FixedPoint(4, 3), path="last"), 6, 2))
+    design = qfx.rtl.generate(graph, tmp_path / "rtl")
+    assert design.graph["n1_conv"].tensor.channels == 4
+    assert sum(m.bits * m.depth for k in design.layer_kernels("n1_conv") for m in k.memories.values()) == (
+        4 * 27 * 4
+    )
+    report = qfx.verify(graph, inputs(graph, 6), against=("rtl",), tap=True, directory=tmp_path / "verify")
+    assert report.ok, report
 
 
 def test_second_call_replaces_the_first(tmp_path: Path) -> None:
