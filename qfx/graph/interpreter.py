@@ -1,12 +1,13 @@
-"""The interpreter: runs a graph at the speed of torch's float kernels, exactly.
+"""The interpreter: runs a graph faster than torch runs the float network, exactly.
 
 Codes travel as integers inside float32 or float64 tensors wherever every partial sum provably fits the
-mantissa, and as int64 or
-Python integers otherwise. The bound of each node comes from the intervals of its operands and the actual
-weights; the cheapest arithmetic that the
-bound allows is taken. A chain ``linear/conv -> relu -> cast`` runs as one product with scaled weights (the
-scale is a power of two, so the products stay exact), one
-rounding and one clamp.
+mantissa, and as int64 or Python integers otherwise. The bound of each node comes from the intervals of its
+operands and the actual weights; the cheapest arithmetic that the bound allows is taken. A chain
+``linear/conv -> relu -> cast`` runs as one product with scaled weights (the scale is a power of two, so the
+products stay exact), one rounding and one clamp.
+
+The plan is a list of such steps. Consecutive steps in floating point run as one compiled program
+(:mod:`qfx.graph.compiled`) where there is a compiler; each step can also be called from Python.
 """
 
 from __future__ import annotations
@@ -135,8 +136,8 @@ class Interpreter:
     @cached_property
     def _whole(self) -> Program | None:
         """The program that is the network from the real input on."""
-        first, *others = self._stages or [None]
-        return first if not others and isinstance(first, Program) and first.encodes else None
+        stage = self._stages[0] if len(self._stages) == 1 else None
+        return stage if isinstance(stage, Program) and stage.encodes else None
 
     @cached_property
     def _value_scale(self) -> torch.Tensor | None:
@@ -174,7 +175,8 @@ class Interpreter:
             elif stage.encodes:
                 values.update(stage.run([x]))
             else:
-                values.update(stage.run([_as(values[name], how) for name, how in stage.inputs.items()]))
+                operands = [_as(values[name], how) for name, how in stage.inputs.items()]
+                values.update(stage.run(operands))  # type: ignore[arg-type]  # programs compute in float
             for name in stage.inputs:
                 if self._last_use.get(name) == index:
                     values.pop(name, None)

@@ -15,7 +15,7 @@ _EXTENSION = Extension(
     consequence="training uses plain torch operators, which take about twice as long",
     kernels=_FOLDER / "fused_kernels.cpp",
     operators=_FOLDER / "fused.cpp",
-    headers=(_FOLDER / "fused_kernels.h",),
+    headers=(_FOLDER / "fused_kernels.h", _FOLDER.parent / "graph" / "rounding.h"),
 )
 
 load = _EXTENSION.load

@@ -15,21 +15,6 @@ namespace {
 
 constexpr float LARGEST_CODE = 32700.0f;
 
-template <int rounding>
-inline float rounded(float v) {
-    if constexpr (rounding == RND_CONV) return __builtin_rintf(v);
-    if constexpr (rounding == TRN) return __builtin_floorf(v);
-    if constexpr (rounding == TRN_ZERO) return __builtin_truncf(v);
-    // The distance to the nearest integer is exact, and tells ties: +0.5 where the tie went down, -0.5 where up.
-    float nearest = __builtin_rintf(v), rest = v - nearest;
-    bool up = rest == 0.5f, down = rest == -0.5f;
-    if constexpr (rounding == RND) return nearest + (up ? 1.0f : 0.0f);
-    if constexpr (rounding == RND_MIN_INF) return nearest - (down ? 1.0f : 0.0f);
-    if constexpr (rounding == RND_ZERO)
-        return (nearest + (up & (v < 0.0f) ? 1.0f : 0.0f)) - (down & (v > 0.0f) ? 1.0f : 0.0f);
-    return (nearest + (up & (v > 0.0f) ? 1.0f : 0.0f)) - (down & (v < 0.0f) ? 1.0f : 0.0f);  // RND_INF
-}
-
 inline float clamped(float v, float low, float high) {  // NaN stays NaN
     v = v < low ? low : v;
     return v > high ? high : v;

@@ -10,9 +10,9 @@
 
 #include <cstdint>
 
-namespace qfx {
+#include "../graph/rounding.h"
 
-enum Rounding : int { TRN, TRN_ZERO, RND, RND_ZERO, RND_INF, RND_MIN_INF, RND_CONV };
+namespace qfx {
 
 // Codes of backward that are no rounding errors, which stay within -32700 to 32700.
 constexpr int16_t HIGH = 32767;  // clipped to the largest number
