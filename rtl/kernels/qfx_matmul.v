@@ -97,11 +97,10 @@ module qfx_matmul #(
     wire last_read = fire && last_sf && last_nf && last_row;
     assign s0_axis_tready = ready && takes;
     // Where the word of the next step is: one further on; or, row by row, NF further on and back to the next column.
-    localparam [ADDR-1:0] COLUMN_STEP = NF;
-    localparam [ADDR-1:0] COLUMN_BACK = (SF - 1) * NF - 1;
+    localparam COLUMN_BACK = (SF - 1) * NF - 1;
     wire [ADDR-1:0] next_address = (last_sf && last_nf) ? {ADDR{1'b0}}
         : (B_LAYOUT == 0) ? address + 1'b1
-        : last_sf ? address - COLUMN_BACK : address + COLUMN_STEP;
+        : last_sf ? address - COLUMN_BACK[ADDR-1:0] : address + NF[ADDR-1:0];
     always @(posedge clk) begin
         if (rst) begin
             read_half <= 1'b0;
