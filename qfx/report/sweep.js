@@ -118,7 +118,9 @@ function draw() {
   svg.append(drawn("text", { x: 16, y: (TOP + HEIGHT - BOTTOM) / 2, "text-anchor": "middle", class: "axis-title",
     transform: `rotate(-90 16 ${(TOP + HEIGHT - BOTTOM) / 2})` }, metrics.get(y).title));
   const line = visible.filter((t) => front.has(t)).map((t) => [px(t.metrics[x]), py(t.metrics[y])]);
-  if (line.length > 1) svg.append(drawn("path", { class: "front-line", d: "M" + line.map((p) => p.join(" ")).join("L") }));
+  // A step: what a front point promises holds until the next one, not in between.
+  if (line.length > 1) svg.append(drawn("path", { class: "front-line",
+    d: "M" + line[0].join(" ") + line.slice(1).map(([at, up]) => `H${at}V${up}`).join("") }));
   visible.forEach((trial, index) => {
     const mark = drawn("path", { d: markPath(trial.family, px(trial.metrics[x]), py(trial.metrics[y]), 6.5),
       class: `mark ${cssOf(trial.family)}${front.has(trial) ? " on-front" : ""}${trial === chosen ? " chosen" : ""}`,
@@ -146,6 +148,8 @@ function key(event, index, trial) {
   marks[index].setAttribute("tabindex", -1);
   marks[target].setAttribute("tabindex", 0);
   marks[target].focus();
+  current = target;
+  tip(visible[target], marks[target]);
 }
 function tip(trial, mark) {
   const x = $("x-axis").value, y = $("y-axis").value, body = $("tip");
