@@ -1,15 +1,18 @@
 // Convolution of codes as a product of matrices that is never written out. Plain C++, no torch.
 //
-// The operand lies as (height, width, channels), padded. A place of the result sees `rows` runs of `run` numbers
-// each, one run per row of the kernel: the run is contiguous. A tile is PLACES places times some vectors of result
-// channels; its sums stay in registers. Every product and sum is exact, whatever the order (compiled.py).
+// A place of the result sees one run of contiguous numbers per row of the kernel. A tile is PLACES places times some
+// vectors of result channels; its sums stay in registers. Every product and sum is exact, whatever the order
+// (compiled.py).
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
 
+#include "program_kernels.h"
+
 namespace qfx {
+namespace {  // depends on the processor that this is compiled for
 
 #if defined(__AVX512F__)
 constexpr int VECTOR_BYTES = 64, MOST_VECTORS = 2;
@@ -18,12 +21,6 @@ constexpr int VECTOR_BYTES = 32, MOST_VECTORS = 1;
 #else
 constexpr int VECTOR_BYTES = 16, MOST_VECTORS = 1;
 #endif
-constexpr int PLACES = 8;
-
-struct Convolution {
-    int64_t outputs, rows, run, row_step;  // row_step: from one run to the next
-    int64_t out_width, step_down, step_right;  // from one place of the result to the next one, in the operand
-};
 
 template <typename T>
 constexpr int LANES = VECTOR_BYTES / int(sizeof(T));
@@ -111,4 +108,5 @@ inline void convolve_places(const T* x, T* y, const T* packed, const T* bias, co
     }
 }
 
+}  // namespace
 }  // namespace qfx

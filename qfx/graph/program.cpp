@@ -35,7 +35,9 @@ constexpr int64_t GRAIN = 1 << 15;  // fewer numbers than this are not worth ano
 constexpr int64_t BLOCK = 1 << 12, LEAST_BLOCK = 64;
 
 // In the order of `Opcode` in compiled.py.
-enum Opcode : int64_t { ENCODE, CONV, LINEAR, POINTWISE, MAX_POOL, SUM_POOL, CONCAT, RESHAPE, TRANSPOSE, CONVERT, OPCODES };
+enum Opcode : int64_t {
+    ENCODE, CONV, LINEAR, POINTWISE, MAX_POOL, SUM_POOL, CONCAT, RESHAPE, TRANSPOSE, CONVERT, OPCODES
+};
 
 struct Instruction {
     int64_t opcode, result;
@@ -67,6 +69,9 @@ void by_type(at::ScalarType type, const F& work) {
         TORCH_CHECK(false, "qfx_graph: codes travel in float32 or float64, not ", type);
 }
 
+// How many pieces of `numbers` are worth a thread.
+int64_t grain(int64_t numbers) { return std::max<int64_t>(1, GRAIN / std::max<int64_t>(1, numbers)); }
+
 int64_t numbers_of_channel(const Tensor& x) { return x.dim() == 4 ? x.size(2) * x.size(3) : 1; }
 
 // numbers: rounding. constants: scale per channel (or one), the ends of the range of codes. x: real, contiguous.
@@ -90,12 +95,13 @@ Tensor encode(const Instruction& step, const Tensor& given, at::ScalarType type)
             using T = decltype(zero);
             const X* from = x.const_data_ptr<X>();
             T* to = codes.mutable_data_ptr<T>();
-            at::parallel_for(0, rows, std::max<int64_t>(1, GRAIN / std::max<int64_t>(1, n)), [&](int64_t begin, int64_t end) {
+            at::parallel_for(0, rows, grain(n), [&](int64_t begin, int64_t end) {
                 std::vector<X> scratch(n);
                 for (int64_t row = begin; row < end; row++) {
                     const int64_t sample = row / per_sample, channel = row % per_sample;
                     T* place = to + sample * channels * inner + channel;
-                    if (!qfx::encode<X, T>(from + row * n, place, n, stride, X(scale[one_scale ? 0 : channel]), X(low), X(high),
+                    const X factor = X(scale[one_scale ? 0 : channel]);
+                    if (!qfx::encode<X, T>(from + row * n, place, n, stride, factor, X(low), X(high),
                                            int(step.numbers[0]), scratch.data()))
                         good = false;
                 }
@@ -106,6 +112,10 @@ Tensor encode(const Instruction& step, const Tensor& given, at::ScalarType type)
     return codes;
 }
 
+std::optional<Tensor> bias_of(const Instruction& step) {
+    return step.constants.size() > 1 ? std::optional<Tensor>(step.constants[1]) : std::nullopt;
+}
+
 // numbers: stride (2), padding (top, bottom, left, right), dilation (2), groups. constants: weight, (bias).
 Tensor convolve(const Instruction& step, Tensor x) {
     const Numbers& n = step.numbers;
@@ -114,8 +124,7 @@ Tensor convolve(const Instruction& step, Tensor x) {
         x = channels_last(at::constant_pad_nd(x, {n[4], n[5], n[2], n[3]}, 0));
         padding = {0, 0};
     }
-    const std::optional<Tensor> bias = step.constants.size() > 1 ? std::optional<Tensor>(step.constants[1]) : std::nullopt;
-    return channels_last(at::conv2d(x, step.constants[0], bias, {n[0], n[1]}, padding, {n[6], n[7]}, n[8]));
+    return channels_last(at::conv2d(x, step.constants[0], bias_of(step), {n[0], n[1]}, padding, {n[6], n[7]}, n[8]));
 }
 
 // The seven parameters of a POINTWISE: its constant, (7, period), in the type of the codes.
@@ -154,16 +163,18 @@ void prepare(Instruction& step) {
     step.constants.clear();
 }
 
-// numbers: as of `convolve` below. `other` is the second operand of what comes after, if it has one.
+// numbers: as of `convolve`, then outputs, kernel (2). `other`: the second operand of what comes after, if it has one.
 Tensor convolve_here(const Instruction& step, const Tensor& x, const Tensor* other) {
     const Numbers& n = step.numbers;
     const int64_t channels = x.size(1), outputs = n[9], kernel_height = n[10], kernel_width = n[11];
-    const qfx::Image image{channels, x.size(2), x.size(3), n[2], n[4], x.size(2) + n[2] + n[3], x.size(3) + n[4] + n[5]};
+    const qfx::Image image{channels, x.size(2), x.size(3), n[2], n[4], x.size(2) + n[2] + n[3],
+                           x.size(3) + n[4] + n[5]};
     const bool padded = n[2] || n[3] || n[4] || n[5];
     const int64_t out_height = (image.padded_height - kernel_height) / n[0] + 1;
     const int64_t out_width = (image.padded_width - kernel_width) / n[1] + 1;
     const int64_t line = image.padded_width * channels, places = out_height * out_width;
-    const qfx::Convolution shape{outputs, kernel_height, kernel_width * channels, line, out_width, n[0] * line, n[1] * channels};
+    const qfx::Convolution shape{outputs,   kernel_height, kernel_width * channels, line,
+                                 out_width, n[0] * line,   n[1] * channels};
     Tensor y = new_tensor({x.size(0), outputs, out_height, out_width}, x.scalar_type());
     const Instruction* after = step.after.empty() ? nullptr : &step.after[0];
     // Blocks are whole tiles, and whole periods of what comes after.
@@ -174,6 +185,10 @@ Tensor convolve_here(const Instruction& step, const Tensor& x, const Tensor* oth
         const T* from = x.const_data_ptr<T>();
         T* to = y.mutable_data_ptr<T>();
         const T* second = other ? other->const_data_ptr<T>() : to;
+        const T* weights = step.packed.const_data_ptr<T>();
+        const T* bias = step.bias.const_data_ptr<T>();
+        const auto finish = after ? kernel_of<T>(*after) : nullptr;
+        const auto parameters = after ? parameters_of<T>(*after) : qfx::Parameters<T>();
         const int64_t in = channels * image.height * image.width, out = outputs * places;
         at::parallel_for(0, x.size(0), 1, [&](int64_t begin, int64_t end) {
             std::vector<T> scratch(padded ? image.padded_height * line : 0);
@@ -185,14 +200,13 @@ Tensor convolve_here(const Instruction& step, const Tensor& x, const Tensor* oth
                 }
                 T* result = to + sample * out;
                 const T* added = second + sample * out;
-                at::parallel_for(0, (places + block - 1) / block, std::max<int64_t>(1, GRAIN / BLOCK), [&](int64_t b, int64_t e) {
+                at::parallel_for(0, (places + block - 1) / block, grain(block * outputs), [&](int64_t b, int64_t e) {
                     for (; b < e; b++) {
                         const int64_t first = b * block, last = std::min(places, first + block);
-                        qfx::convolve<T>(source, result, step.packed.const_data_ptr<T>(), step.bias.const_data_ptr<T>(), shape,
-                                         first, last);
-                        if (after)
-                            kernel_of<T>(*after)(result + first * outputs, added + first * outputs, result + first * outputs,
-                                                 (last - first) * outputs, parameters_of<T>(*after));
+                        qfx::convolve<T>(source, result, weights, bias, shape, first, last);
+                        if (!after) continue;
+                        T* done = result + first * outputs;
+                        finish(done, added + first * outputs, done, (last - first) * outputs, parameters);
                     }
                 });
             }
@@ -219,7 +233,7 @@ Tensor pointwise(const Instruction& step, const Tensor& a, const Tensor* b, Tens
         if (n <= GRAIN)
             range(0, blocks);
         else
-            at::parallel_for(0, blocks, std::max<int64_t>(1, GRAIN / period), range);
+            at::parallel_for(0, blocks, grain(period), range);
     });
     return y;
 }
@@ -234,9 +248,9 @@ Tensor pool(const Instruction& step, const Tensor& x) {
         using T = decltype(zero);
         const T* from = x.const_data_ptr<T>();
         T* to = y.mutable_data_ptr<T>();
-        at::parallel_for(0, x.size(0), std::max<int64_t>(1, GRAIN / std::max<int64_t>(1, in)), [&](int64_t begin, int64_t end) {
-            for (int64_t sample = begin; sample < end; sample++)
-                (step.opcode == MAX_POOL ? qfx::max_pool<T> : qfx::sum_pool<T>)(from + sample * in, to + sample * out, window);
+        const auto work = step.opcode == MAX_POOL ? qfx::max_pool<T> : qfx::sum_pool<T>;
+        at::parallel_for(0, x.size(0), grain(in), [&](int64_t begin, int64_t end) {
+            for (int64_t sample = begin; sample < end; sample++) work(from + sample * in, to + sample * out, window);
         });
     });
     return y;
@@ -258,8 +272,8 @@ Tensor decode(const Tensor& codes, const Tensor& scales) {
         }
         for (int64_t sample = 0; sample < samples; sample++)
             for (int64_t c = 0; c < channels; c++)
-                qfx::decode<T>(from + sample * channels * inner + c, to + (sample * channels + c) * inner, inner, channels,
-                               scale[scales.numel() == 1 ? 0 : c]);
+                qfx::decode<T>(from + sample * channels * inner + c, to + (sample * channels + c) * inner, inner,
+                               channels, scale[scales.numel() == 1 ? 0 : c]);
     });
     return values;
 }
@@ -269,7 +283,8 @@ at::ScalarType type_of(int64_t wide) { return wide ? at::kDouble : at::kFloat; }
 class Program : public torch::CustomClassHolder {
    public:
     // instructions: opcode, result, number of operands, operands, number of dead slots, dead slots, numbers.
-    Program(const std::vector<Numbers>& instructions, std::vector<std::vector<Tensor>> constants, int64_t slots, int64_t inputs)
+    Program(const std::vector<Numbers>& instructions, std::vector<std::vector<Tensor>> constants, int64_t slots,
+            int64_t inputs)
         : slots_(slots), inputs_(inputs) {
         TORCH_CHECK(instructions.size() == constants.size(), "qfx_graph: constants for each instruction");
         for (size_t i = 0; i < instructions.size(); i++) {
@@ -322,7 +337,8 @@ class Program : public torch::CustomClassHolder {
         Instruction& maker = plan_.back();
         const bool only_here = std::count(step.dead.begin(), step.dead.end(), maker.result) == 1 &&
                                std::count(step.operands.begin(), step.operands.end(), maker.result) == 1;
-        if (!maker.packed.defined() || !maker.after.empty() || !only_here || step.operands[0] != maker.result) return false;
+        if (!maker.packed.defined() || !maker.after.empty() || !only_here || step.operands[0] != maker.result)
+            return false;
         maker.after.push_back(step);
         maker.operands.insert(maker.operands.end(), step.operands.begin() + 1, step.operands.end());
         maker.dead.insert(maker.dead.end(), step.dead.begin(), step.dead.end());
@@ -338,9 +354,7 @@ class Program : public torch::CustomClassHolder {
             case CONV:
                 if (!step.packed.defined()) return convolve(step, x);
                 return convolve_here(step, x, step.operands.size() > 1 ? &slots[step.operands[1]] : nullptr);
-            case LINEAR:
-                return at::linear(x, step.constants[0],
-                                  step.constants.size() > 1 ? std::optional<Tensor>(step.constants[1]) : std::nullopt);
+            case LINEAR: return at::linear(x, step.constants[0], bias_of(step));
             case POINTWISE: {
                 const Tensor* other = step.operands.size() > 1 ? &slots[step.operands[1]] : nullptr;
                 Tensor y = reusable(step, slots);

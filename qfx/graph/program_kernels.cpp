@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "convolution.h"
 #include "rounding.h"
 
 namespace qfx {
@@ -180,14 +181,14 @@ void decode(const T* codes, double* values, int64_t n, int64_t stride, double sc
     for (int64_t i = 0; i < n; i++) values[i] = double(codes[i * stride]) * scale + 0.0;
 }
 
-#define QFX_KERNELS(T)                                      \
-    template Pointwise<T> pointwise<T>(int, int);           \
-    template void max_pool<T>(const T*, T*, Window);        \
-    template void pad<T>(const T*, T*, Image);              \
+#define QFX_KERNELS(T)                                                                          \
+    template Pointwise<T> pointwise<T>(int, int);                                               \
+    template void pad<T>(const T*, T*, Image);                                                  \
     template void convolve<T>(const T*, T*, const T*, const T*, Convolution, int64_t, int64_t); \
-    template int64_t packed_outputs<T>(int64_t);            \
-    template void pack_weights<T>(const T*, T*, int64_t, int64_t); \
-    template void sum_pool<T>(const T*, T*, Window);        \
+    template void pack_weights<T>(const T*, T*, int64_t, int64_t);                              \
+    template int64_t packed_outputs<T>(int64_t);                                                \
+    template void max_pool<T>(const T*, T*, Window);                                            \
+    template void sum_pool<T>(const T*, T*, Window);                                            \
     template void decode<T>(const T*, double*, int64_t, int64_t, double);
 QFX_KERNELS(float)
 QFX_KERNELS(double)

@@ -7,8 +7,6 @@
 
 #include <cstdint>
 
-#include "convolution.h"
-
 namespace qfx {
 
 // What `pointwise` computes before it rounds and clamps.
@@ -42,13 +40,23 @@ struct Image {
 template <typename T>
 void pad(const T* x, T* padded, Image image);
 
-// Places begin..end-1 of the result of one sample; see convolution.h, which has the layout of weights.
+// A convolution of a padded sample. A place of the result sees `rows` runs of `run` contiguous numbers each,
+// `row_step` apart; the next place to the right sees numbers `step_right` further, the one below `step_down` further.
+struct Convolution {
+    int64_t outputs, rows, run, row_step, out_width, step_down, step_right;
+};
+constexpr int64_t PLACES = 8;  // computed together
+
+// Places begin..end-1 of the result of one sample. Weights are those of `pack_weights`; there is a bias for each of
+// `packed_outputs`.
 template <typename T>
 void convolve(const T* x, T* y, const T* packed, const T* bias, Convolution convolution, int64_t begin, int64_t end);
-template <typename T>
-int64_t packed_outputs(int64_t outputs);
+
+// Weights (outputs, length) as `convolve` reads them: packed_outputs(outputs) * length numbers.
 template <typename T>
 void pack_weights(const T* weights, T* packed, int64_t outputs, int64_t length);
+template <typename T>
+int64_t packed_outputs(int64_t outputs);
 
 struct Window {
     int64_t channels, height, width, out_height, out_width;
