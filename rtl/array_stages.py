@@ -33,6 +33,13 @@ class FoldedStage(Stage):
         """Multiplications of a frame."""
         return 0
 
+    @property
+    def bursts(self) -> bool:
+        """Whether it makes nothing for long and then several beats in a row, so that a FIFO behind it helps
+        where they go on more slowly.
+        """
+        return False
+
     def folds(self) -> Iterator[tuple[int, int | None]]:
         """All folds, the least parallel first."""
         raise NotImplementedError
@@ -110,6 +117,10 @@ class Slice(FoldedStage):
     starts: tuple[int, int, int]
     strides: tuple[int, int, int]
     counts: tuple[int, int, int]
+
+    @property
+    def bursts(self) -> bool:
+        return True
 
     def folds(self) -> Iterator[tuple[int, int | None]]:
         whole = self.strides[2] == 1
@@ -207,6 +218,10 @@ class Reduce(FoldedStage):
     axis: int
     inner: int
     mode: int
+
+    @property
+    def bursts(self) -> bool:
+        return self.inner > 1
 
     def folds(self) -> Iterator[tuple[int, int | None]]:
         if self.inner > 1:
