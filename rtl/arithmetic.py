@@ -72,6 +72,11 @@ class Arithmetic:
     offset: np.ndarray | None = None
 
 
+def plain(weight: np.ndarray) -> Arithmetic:
+    """Integers times integers."""
+    return _integers(weight)
+
+
 def choose(
     x: Tensor,
     width: int,
@@ -96,7 +101,7 @@ def choose(
     Returns:
         The arithmetic; its ``parameters`` go to the kernel as they are.
     """
-    plain = _integers(weight)
+    integers_only = _integers(weight)
     small = int(abs(weight).max()) <= 1
     if small and not padded and isinstance(x.encoding, Binary) and bool((abs(weight) == 1).all()):
         # Equal signs count 1 instead of 1 and -1.
@@ -107,8 +112,8 @@ def choose(
     few = isinstance(encoding, KHot | Binary) or not (abs(weight) & (abs(weight) - 1)).any()
     if multipliers == "shift" and few:
         return _digits(weight)
-    if multipliers == "auto" or dot(_numbers(plain, width, signed, bits), _PAIRS).dsp == 0:
-        found.append(plain)
+    if multipliers == "auto" or dot(_numbers(integers_only, width, signed, bits), _PAIRS).dsp == 0:
+        found.append(integers_only)
     if multipliers != "auto":
         found.append(_integers(weight, LUT_INTEGER))
     if few or multipliers != "auto":

@@ -12,6 +12,7 @@ from qfx.graph import Graph
 from qfx.rtl.array_stages import FoldedStage
 from qfx.rtl.design import Design, Kernel, Layer, Memory, Parameter, Stream, canonical_order
 from qfx.rtl.library import clog2, window_usual_depth
+from qfx.rtl.parallel import unrolled
 from qfx.rtl.stages import (
     Binary,
     Concat,
@@ -37,13 +38,16 @@ class Fold:
         lanes: matrix-vector units behind a sliding window only: elements of the window's beats; divides
             ``simd``.
         memory: where weights are kept: ``"lut"`` (LUT RAM), ``"block"`` (block RAM), or ``"auto"``: where the
-            synthesis tool puts them, and for stages without weights.
+            synthesis tool puts them, and for stages without weights. ``"adders"``: nowhere, the matrix is a block of the parallel
+            architecture (:mod:`qfx.rtl.parallel.unrolled`).
+        levels: ``"adders"`` only: levels of logic between two registers.
     """
 
     pe: int
     simd: int | None = None
     lanes: int | None = None
     memory: str = "auto"
+    levels: int = 0
 
 
 #: Value of the kernels' ``ROM_STYLE`` for :attr:`Fold.memory`.
@@ -86,11 +90,14 @@ def needs_window(stage: Stage, fold: Fold) -> bool:
 # -- the kernels of one stage --------------------------------------------------------------------------------
 
 
-def stage_kernels(stage: Stage, fold: Fold, *, words: bool = False) -> list[Kernel]:
+def stage_kernels(
+    stage: Stage, fold: Fold, *, words: bool = False, top: str | None = None
+) -> list[Kernel]:
     """The kernels of a stage in order of flow, without names and streams.
 
     Args:
         words: fill the memories; a folding that is only being weighed does not need them.
+        top: prefix of modules that are written for a stage; without it they are only estimated.
     """
     if isinstance(stage, FoldedStage):
         return [stage.kernel(fold.pe, fold.simd, words)]
@@ -107,7 +114,10 @@ def stage_kernels(stage: Stage, fold: Fold, *, words: bool = False) -> list[Kern
         lanes = lanes_in(stage, fold)
         if lanes != fold.simd:
             kernels.append(_converter(stage.node, stage.inputs[0].width, lanes, fold.simd))
-        kernels.append(_matvec(stage, fold, words))
+        if fold.memory == unrolled.ADDERS:
+            kernels.append(unrolled.kernel(stage, fold.levels, top))
+        else:
+            kernels.append(_matvec(stage, fold, words))
     elif isinstance(stage, Depthwise):
         kernels.append(_depthwise(stage, fold, words))
     elif isinstance(stage, Pool):
@@ -464,18 +474,8 @@ class _Builder:
     def place(
         self, kernel: Kernel, name: str, inputs: tuple[Stream, ...], outputs: tuple[Stream, ...]
     ) -> None:
-        self.kernels.append(
-            Kernel(
-                self.unique(name),
-                kernel.module,
-                kernel.parameters,
-                tuple(s.name for s in inputs),
-                tuple(s.name for s in outputs),
-                kernel.node,
-                kernel.memories,
-                kernel.required,
-            )
-        )
+        taken, made = (tuple(s.name for s in streams) for streams in (inputs, outputs))
+        self.kernels.append(replace(kernel, name=self.unique(name), inputs=taken, outputs=made))
 
     def fifo(self, source: Stream, name: str, out: str, node: str, required: int) -> Stream:
         output = self.copy(out, source)
@@ -524,7 +524,7 @@ class _Builder:
 
     def stage(self, stage: Stage) -> None:
         fold = self.folds[stage.output.name]
-        kernels = stage_kernels(stage, fold, words=True)
+        kernels = stage_kernels(stage, fold, words=True, top=self.top)
         lanes = lanes_in(stage, fold)
         per_input = stage.lanes(fold.pe, fold.simd) if isinstance(stage, FoldedStage) else ()
         joins = isinstance(stage, Binary | Concat) or isinstance(stage, FoldedStage) and stage.buffered
@@ -558,7 +558,8 @@ class _Builder:
         # A constant is ahead of its frames: its beats are not one tensor per sample.
         node = stage.output.node if stage.inputs and self.in_order(stage.output) else None
         result = self.stream(name, stage.output, fold.pe, node)
-        self.place(kernels[-1], f"{name}_{kernels[-1].module.removeprefix('qfx_')}", tuple(inputs), (result,))
+        kind = "unrolled" if kernels[-1].files else kernels[-1].module.removeprefix("qfx_")
+        self.place(kernels[-1], f"{name}_{kind}", tuple(inputs), (result,))
         self.offer(stage.output, result)
 
     def in_order(self, value: Value) -> bool:
@@ -578,18 +579,7 @@ def drop_fifo(design: Design, fifo: Kernel) -> Design:
         if kernel.name == fifo.name:
             continue
         inputs = tuple(before if name == after else name for name in kernel.inputs)
-        kernels.append(
-            Kernel(
-                kernel.name,
-                kernel.module,
-                kernel.parameters,
-                inputs,
-                kernel.outputs,
-                kernel.node,
-                kernel.memories,
-                kernel.required,
-            )
-        )
+        kernels.append(replace(kernel, inputs=inputs))
     output = before if design.output_name == after else design.output_name
     streams = tuple(stream for stream in design.streams if stream.name != after)
     return replace(design, kernels=tuple(kernels), streams=streams, output_name=output)

@@ -97,6 +97,22 @@ class Memory:
         return "".join(f"{word:0{self.digits}x}\n" for word in self.words)
 
 
+@dataclass(frozen=True, eq=False)
+class Nested:
+    """A kernel that is a design of its own.
+
+    Attributes:
+        design: of the parallel architecture; ``None`` while a folding is only being weighed.
+        texts: Verilog by file name, the module around it first.
+        lut, ff: estimate.
+    """
+
+    design: Design | None
+    texts: Mapping[str, str] = field(repr=False)
+    lut: float
+    ff: float
+
+
 @dataclass(frozen=True)
 class Kernel:
     """One instance of a module of ``rtl/kernels`` (docs/kernels.md).
@@ -109,6 +125,9 @@ class Kernel:
         node: the graph node that it is part of; ``""`` for the ends of the design.
         memories: by the parameter that names the file.
         required: FIFOs only: the depth that may not be undercut (0: may be left out).
+        latency, files, nested: of a module that was written for this instance (a layer unrolled into adders):
+            cycles from a beat to its result, the Verilog files, and, until the design is loaded again, what
+            they are made from.
     """
 
     name: str
@@ -119,6 +138,9 @@ class Kernel:
     node: str
     memories: Mapping[str, Memory] = field(default_factory=dict)
     required: int = 0
+    latency: int = 0
+    files: tuple[str, ...] = ()
+    nested: Nested | None = field(default=None, repr=False, compare=False)
 
     def number(self, parameter: str) -> int:
         """A parameter that is a number."""
@@ -248,7 +270,8 @@ class Design:
         rows = [("layer", "operator", "module path", "pe", "simd", "steps", "weights", "kernels")]
         for layer in self.layers:
             kernels = " ".join(
-                kernel.module.removeprefix("qfx_") for kernel in self.layer_kernels(layer.node)
+                "unrolled" if kernel.files else kernel.module.removeprefix("qfx_")
+                for kernel in self.layer_kernels(layer.node)
             )
             simd = "" if layer.simd is None else str(layer.simd)
             weights = describe(self.layer_kernels(layer.node))

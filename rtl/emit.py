@@ -14,7 +14,7 @@ import jinja2
 
 from qfx.formats.rounding import OVERFLOW, ROUNDING
 from qfx.rtl.design import Design, Kernel, Parameter, Stream
-from qfx.rtl.library import MODULES, clog2
+from qfx.rtl.library import GENERATED, MODULES, clog2
 
 KERNELS = Path(__file__).with_name("kernels")
 TEMPLATES = Path(__file__).with_name("templates")
@@ -223,6 +223,8 @@ def remark(kernel: Kernel) -> str:
             return f"{_count(n('ROWS'), 'row')} by a matrix of {matrix}, {n('PE')}x{n('SIMD')} multipliers"
         case "qfx_reorder":
             return f"frames of {n('LENGTH')} beats, through a double buffer"
+    if kernel.files:
+        return f"a matrix as adders, a beat in every cycle, latency {kernel.latency}"
     return f"{_count(n('P'), 'element')} per beat"
 
 
@@ -239,7 +241,7 @@ def _count(number: int, what: str) -> str:
 
 def _instance(design: Design, kernel: Kernel) -> _Instance:
     outputs = [design.stream(name) for name in kernel.outputs]
-    module = MODULES[kernel.module]
+    module = MODULES.get(kernel.module, GENERATED)
     given = [f".{name}({literal(kernel, name, kernel.parameters[name])})" for name in module.parameters]
     parameters = textwrap.wrap(", ".join(given), 100, break_long_words=False, break_on_hyphens=False)
     ports = [

@@ -144,6 +144,8 @@ def dot(numbers: Mapping[str, int | str], pairs: int) -> Resources:
 
 def of(kernel: Kernel) -> Resources:
     """One instance."""
+    if kernel.nested is not None:
+        return Resources(lut=kernel.nested.lut, ff=kernel.nested.ff)
     n = kernel.number
     match kernel.module:
         case "qfx_fifo":

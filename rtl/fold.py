@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import gcd
 
@@ -51,6 +51,7 @@ def choose(
     board: Board | None = None,
     budget: Mapping[str, float] | None = None,
     fold: Mapping[str, Mapping[str, int]] | None = None,
+    others: Callable[[Stage, list[Choice]], list[Choice]] = lambda _, own: own,
 ) -> Folding:
     """The folding for what the user asked for.
 
@@ -66,6 +67,7 @@ def choose(
         board: its resources, less what place and route needs free, are the budget.
         budget: limits of ``"lut"``, ``"ff"``, ``"dsp"``, ``"bram18"``; they replace those of the board.
         fold: by node name or module path.
+        others: what a stage can be besides, or instead, from the stage and its own choices.
 
     Raises:
         QfxError: the interval cannot be reached, the budget is too small, or a fold does not divide its
@@ -73,7 +75,10 @@ def choose(
     """
     fixed = _fixed(graph, program, fold or {})
     limits = _budget(board, budget)
-    options = {stage.output.name: _of_stage(stage, fixed.get(stage.output.name)) for stage in program.stages}
+    options = {
+        stage.output.name: others(stage, _of_stage(stage, fixed.get(stage.output.name)))
+        for stage in program.stages
+    }
     problem = Problem(program, options)
     least = {name: min(c.steps for c in own) for name, own in options.items()}
     # One pixel of the input comes in per cycle at most.

@@ -22,6 +22,7 @@ from qfx.rtl.design import Design
 from qfx.rtl.estimate import total
 from qfx.rtl.fold import choose
 from qfx.rtl.lower import lower
+from qfx.rtl.parallel.candidates import Unrolling
 
 _KEYWORDS = frozenset(
     """
@@ -46,7 +47,7 @@ def plan(
     interval: int | None = None,
     budget: Mapping[str, float] | None = None,
     frames_per_second: float | None = None,
-    architecture: str = "stream",
+    architecture: str | Mapping[str, str] = "stream",
     levels: int | None = None,
     multipliers: str = "auto",
     top: str = "qfx_top",
@@ -63,15 +64,30 @@ def plan(
         raise QfxError(f"multipliers={multipliers!r}: must be one of {', '.join(MULTIPLIERS)}")
     if architecture == "parallel":
         return _plan_parallel(graph, board, fold, levels, top).design
-    if architecture != "stream":
-        raise QfxError(f"architecture={architecture!r}: must be 'stream' or 'parallel'")
-    if levels is not None:
+    if isinstance(architecture, str) and architecture not in ("stream", "mixed"):
         raise QfxError(
-            "levels: only architecture='parallel' has them; the stream kernels are pipelined as they are"
+            f"architecture={architecture!r}: must be 'stream', 'parallel', 'mixed', or 'parallel' by layer"
+        )
+    _check_levels(levels)
+    if levels is not None and architecture == "stream":
+        raise QfxError(
+            "levels: only unrolled layers have them (architecture='parallel', 'mixed', or by layer); "
+            "the stream kernels are pipelined as they are"
         )
     graph = _without_dead_channels(graph)
-    program = lower(graph, multipliers)
-    folding = choose(graph, program, interval=interval, board=target_board, budget=budget, fold=fold)
+    unrolling = Unrolling(graph, architecture, levels)
+    unrolling.check_folds(fold or {})
+    program = lower(graph, multipliers, unrolling.nodes)
+    unrolling.check(program.stages)
+    folding = choose(
+        graph,
+        program,
+        interval=interval,
+        board=target_board,
+        budget=budget,
+        fold=fold,
+        others=unrolling.of_stage,
+    )
     design = build(graph, program, folding.folds, folding.input_lanes, folding.target, top)
     design = fifos.size(design)
     cost = total(design.kernels)
@@ -84,7 +100,11 @@ def plan(
             "dsp": round(cost.dsp),
             "bram18": round(cost.bram18),
         },
-        verilog=(f"{top}.v", *(path.name for path in emit.sources(design.modules))),
+        verilog=(
+            f"{top}.v",
+            *(path.name for path in emit.sources(design.modules)),
+            *(name for kernel in design.kernels for name in kernel.files),
+        ),
     )
 
 
@@ -97,7 +117,7 @@ def generate(
     interval: int | None = None,
     budget: Mapping[str, float] | None = None,
     frames_per_second: float | None = None,
-    architecture: str = "stream",
+    architecture: str | Mapping[str, str] = "stream",
     levels: int | None = None,
     multipliers: str = "auto",
     top: str = "qfx_top",
@@ -119,8 +139,10 @@ def generate(
         frames_per_second: instead of ``interval``: frames per second at the clock of ``board``.
         architecture: ``"stream"``: folded kernels, any size of network. ``"parallel"``: fully unrolled, a
             frame in every cycle, constant matrices as shared adder graphs without multipliers
-            (docs/parallel.md); ``fold`` and ``interval`` do not apply.
-        levels: ``"parallel"`` only: levels of logic (adders, saturations) between registers, 3 by default.
+            (docs/parallel.md); ``fold`` and ``interval`` do not apply. ``"mixed"``: folded kernels, and
+            matrices unrolled into adders wherever the solver finds that cheaper. A dictionary, ``{"fc1":
+            "parallel"}``: folded kernels, and these layers unrolled (node names or module paths).
+        levels: of logic (adders, saturations) between two registers of what is unrolled, 3 by default.
         multipliers: of ``linear`` and ``conv`` in the stream architecture. ``"auto"``: whatever the estimate
             finds cheapest, DSP blocks for large products. ``"lut"``: without DSP blocks. ``"shift"``: as
             ``"lut"``, and weights in K-hot formats shift and add even where a multiplier is smaller.
@@ -221,6 +243,11 @@ def _check_top(top: str) -> None:
         )
 
 
+def _check_levels(levels: int | None) -> None:
+    if levels is not None and (isinstance(levels, bool) or not isinstance(levels, int) or levels < 1):
+        raise QfxError(f"levels={levels!r}: must be a number of levels of logic, 1 or more")
+
+
 def _plan_parallel(
     graph: Graph,
     board: str | Board | os.PathLike[str] | None,
@@ -230,8 +257,7 @@ def _plan_parallel(
 ) -> parallel.Parallel:
     if fold:
         raise QfxError("fold: the parallel architecture has nothing to fold; leave it out")
-    if levels is not None and (isinstance(levels, bool) or not isinstance(levels, int) or levels < 1):
-        raise QfxError(f"levels={levels!r}: must be a number of levels of logic, 1 or more")
+    _check_levels(levels)
     built = parallel.build(graph, top, levels or parallel.LEVELS)
     name = None if board is None else boards.get(board).name
     return replace(built, design=replace(built.design, board=name))
@@ -245,6 +271,10 @@ def _write(design: Design, folder: Path, texts: Mapping[str, str]) -> None:
         (folder / f"{design.top}.v").write_text(emit.top_module(design), encoding="ascii")
         for path in emit.sources(design.modules):
             shutil.copyfile(path, folder / path.name)
+        for kernel in design.kernels:
+            if kernel.nested is not None:
+                for name, text in kernel.nested.texts.items():
+                    (folder / name).write_text(text, encoding="ascii")
     for memory in design.memories:
         (folder / memory.file).write_text(memory.text(), encoding="ascii")
     manifest.write(design, folder)

@@ -291,15 +291,18 @@ _MODULES = (
 
 MODULES: dict[str, Module] = {module.name: module for module in _MODULES}
 
+#: What a module is that was written for one instance: a beat in and a beat out in every cycle.
+GENERATED = Module("", (), latency=lambda k: k.latency, steps=_every)
+
 
 def latency(kernel: Kernel) -> int:
     """Cycles from a step to its beat on the output (with ``en`` high)."""
-    return MODULES[kernel.module].latency(kernel)
+    return MODULES.get(kernel.module, GENERATED).latency(kernel)
 
 
 def steps(kernel: Kernel) -> np.ndarray:
     """One period of the step sequence of a kernel that has one."""
-    sequence = MODULES[kernel.module].steps
+    sequence = MODULES.get(kernel.module, GENERATED).steps
     assert sequence is not None, kernel.module
     return sequence(kernel)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
@@ -19,7 +19,7 @@ from qfx.graph.casts import block_cast, gapped_cast
 from qfx.graph.lookups import constant_tensors
 from qfx.graph.ops import Padding, affine_integers, cast_shifts, clip_integers, integers, weighted_integers
 from qfx.rtl import lower_arrays, lower_functions
-from qfx.rtl.arithmetic import FloatCode, choose
+from qfx.rtl.arithmetic import FloatCode, choose, plain
 from qfx.rtl.array_stages import Constant
 from qfx.rtl.design import canonical_order
 from qfx.rtl.library import clog2
@@ -39,13 +39,14 @@ from qfx.rtl.stages import (
 from qfx.rtl.values import bits_of, stream_value
 
 
-def lower(graph: Graph, multipliers: str = "auto") -> Program:
-    """The stages of a graph; ``multipliers`` as for :func:`qfx.rtl.generate`.
+def lower(graph: Graph, multipliers: str = "auto", adders: Collection[str] = ()) -> Program:
+    """The stages of a graph; ``multipliers`` as for :func:`qfx.rtl.generate`, ``adders`` are the nodes of
+    matrices that have none.
 
     Raises:
         UnsupportedError: the graph holds an operator that has no kernel.
     """
-    return Lowering(graph, multipliers).run()
+    return Lowering(graph, multipliers, adders).run()
 
 
 def trailing_zeros(values: np.ndarray) -> int:
@@ -68,9 +69,10 @@ class Lowering:
         notes: per node that became no hardware, why.
     """
 
-    def __init__(self, graph: Graph, multipliers: str = "auto") -> None:
+    def __init__(self, graph: Graph, multipliers: str = "auto", adders: Collection[str] = ()) -> None:
         self.graph = graph
         self.multipliers = multipliers
+        self.adders = frozenset(adders)
         self.stages: list[Stage] = []
         self.values: dict[str, Value] = {}
         self.notes: dict[str, str] = {}
@@ -431,16 +433,19 @@ class Lowering:
         o = node.op
         assert isinstance(o, op.Linear | op.Conv)
         source = self.graph[node.inputs[0]].tensor
-        how = choose(
-            source,
-            x.width,
-            x.signed,
-            weight,
-            o.weight_encoding,
-            window is not None and window.is_padded,
-            self.multipliers,
-            out.width,
-        )
+        if node.name in self.adders:
+            how = plain(weight)
+        else:
+            how = choose(
+                source,
+                x.width,
+                x.signed,
+                weight,
+                o.weight_encoding,
+                window is not None and window.is_padded,
+                self.multipliers,
+                out.width,
+            )
         x = self.encoded(node, x, how.element)
         shift += how.shift
         if how.offset is not None:

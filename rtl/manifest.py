@@ -44,6 +44,8 @@ def to_data(design: Design) -> dict[str, Any]:
                 "outputs": list(kernel.outputs),
                 "node": kernel.node,
                 "required": kernel.required,
+                "latency": kernel.latency,
+                "files": list(kernel.files),
                 "memories": {
                     parameter: {
                         "file": memory.file,
@@ -122,6 +124,9 @@ def _from_data(data: dict[str, Any], directory: Path) -> Design:
                 for parameter, memory in entry["memories"].items()
             },
             entry["required"],
+            # Designs that were written before there were such modules have none.
+            entry.get("latency", 0),
+            tuple(entry.get("files", ())),
         )
         for entry in data["kernels"]
     )

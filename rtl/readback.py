@@ -12,7 +12,7 @@ import operator
 import re
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from pyverilog.vparser.parser import VerilogParser
 from qfx.errors import QfxError
 from qfx.rtl.design import Design, Kernel, Stream
 from qfx.rtl.emit import port_bits
-from qfx.rtl.library import MODULES
+from qfx.rtl.library import GENERATED, MODULES
 
 TOP_PORTS = {
     "aclk": "input",
@@ -75,12 +75,19 @@ def check(design: Design) -> None:
         parallel.check(design)
         return
     texts: dict[str, ModuleText] = {}
+    # What stands behind the module around an unrolled layer is a parallel design.
+    behind = {name for kernel in design.kernels for name in kernel.files[1:]}
     for name in design.verilog:
+        if name in behind:
+            continue
         path = design.directory / name
         module = read_module(path.read_text(encoding="ascii"), path)
         if f"{module.name}.v" != name:
             raise ReadbackError(f"{path}: holds module {module.name}")
         texts[module.name] = module
+    for kernel in design.kernels:
+        if kernel.nested is not None and kernel.nested.design is not None:
+            check(replace(kernel.nested.design, directory=design.directory))
     for module_name in design.modules:
         _check_kernel_file(texts, module_name, design.directory)
     _check_top(design, texts)
@@ -123,13 +130,14 @@ def _check_kernel_file(texts: Mapping[str, ModuleText], name: str, folder: Path)
     module = texts.get(name)
     if module is None:
         raise ReadbackError(f"{folder}: no file for module {name}")
-    expected = MODULES[name].parameters
+    kind = MODULES.get(name, GENERATED)
+    expected = kind.parameters
     if tuple(module.parameters) != expected:
         raise ReadbackError(
             f"{folder / name}.v: parameters {', '.join(module.parameters)}; "
             f"the generator knows {', '.join(expected)}"
         )
-    streams = [(prefix, "input") for prefix in MODULES[name].inputs] + [("m_axis", "output")]
+    streams = [(prefix, "input") for prefix in kind.inputs] + [("m_axis", "output")]
     ports = {"clk": "input", "rst": "input"}
     for prefix, direction in streams:
         ports |= {f"{prefix}_tdata": direction, f"{prefix}_tvalid": direction}
@@ -218,7 +226,7 @@ def _check_instance(
         if declared.direction == "output":
             for name in _names(ports[port]):
                 drivers[name] = drivers.get(name, 0) + 1
-    for prefix, name in zip(MODULES[kernel.module].inputs, kernel.inputs, strict=True):
+    for prefix, name in zip(MODULES.get(kernel.module, GENERATED).inputs, kernel.inputs, strict=True):
         _check_connection(place, ports, prefix, [design.stream(name)], None)
     shared = f"{kernel.name}_tdata" if kernel.module == "qfx_fork" else None
     _check_connection(place, ports, "m_axis", [design.stream(name) for name in kernel.outputs], shared)
