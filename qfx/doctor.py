@@ -111,6 +111,7 @@ def check() -> list[Check]:
         _check_libpython(),
         _check_headers(),
         _check_fused(),
+        _check_program(),
         _check_verilator(),
         _check_yosys(),
         *(_check_tool(tool) for tool in TOOLS.values() if not tool.required),
@@ -250,8 +251,22 @@ def _check_fused() -> Check:
         return Check(name, False, "torch is not installed", purpose, False, _pip("torch"))
     from qfx.nn import fused_build
 
-    ok, found = fused_build.status()
-    advice = f"unset {fused_build.SWITCH}" if fused_build.switched_off() else TOOLS["g++"].fix
+    return _compiled(name, purpose, *fused_build.status())
+
+
+def _check_program() -> Check:
+    name, purpose = "compiled interpreter", "graphs run faster than float; step by step in Python otherwise"
+    if importlib.util.find_spec("torch") is None:
+        return Check(name, False, "torch is not installed", purpose, False, _pip("torch"))
+    from qfx.graph.compiled import EXTENSION
+
+    return _compiled(name, purpose, *EXTENSION.status())
+
+
+def _compiled(name: str, purpose: str, ok: bool, found: str) -> Check:
+    from qfx.extension import SWITCH, switched_off
+
+    advice = f"unset {SWITCH}" if switched_off() else TOOLS["g++"].fix
     return Check(name, ok, found, purpose, False, "" if ok else advice)
 
 
