@@ -37,8 +37,9 @@ class Fold:
         simd: matrix-vector units only: elements of an input beat.
         lanes: matrix-vector units behind a sliding window only: elements of the window's beats; divides
             ``simd``.
-        memory: where weights are kept: ``"lut"`` (LUT RAM), ``"block"`` (block RAM), or ``"auto"``: where the
-            synthesis tool puts them, and for stages without weights. ``"adders"``: nowhere, the matrix is a block of the parallel
+        memory: where weights are kept: ``"lut"`` (LUT RAM), ``"block"`` (block RAM), ``"stream"`` (outside: a
+            port of the design brings them, for every frame), or ``"auto"``: where the synthesis tool puts
+            them, and for stages without weights. ``"adders"``: nowhere, the matrix is a block of the parallel
             architecture (:mod:`qfx.rtl.parallel.unrolled`).
         levels: ``"adders"`` only: levels of logic between two registers.
     """
@@ -90,9 +91,7 @@ def needs_window(stage: Stage, fold: Fold) -> bool:
 # -- the kernels of one stage --------------------------------------------------------------------------------
 
 
-def stage_kernels(
-    stage: Stage, fold: Fold, *, words: bool = False, top: str | None = None
-) -> list[Kernel]:
+def stage_kernels(stage: Stage, fold: Fold, *, words: bool = False, top: str | None = None) -> list[Kernel]:
     """The kernels of a stage in order of flow, without names and streams.
 
     Args:
@@ -159,7 +158,7 @@ def kernel_steps(stage: Stage, fold: Fold, kernel: Kernel) -> int:
         case "qfx_upsize":  # between window and matrix
             assert isinstance(stage, MatVec) and fold.lanes is not None
             return stage.rounds * stage.groups * stage.columns // fold.lanes
-        case "qfx_matvec":
+        case "qfx_matvec" | "qfx_matvec_stream":
             assert isinstance(stage, MatVec)
             return stage.rounds * n("GROUPS") * n("NF") * n("SF")
         case "qfx_depthwise" | "qfx_pool":
@@ -229,8 +228,11 @@ def _matvec(stage: MatVec, fold: Fold, words: bool) -> Kernel:
         WEIGHT_FILE="",
         BIAS_FILE="",
         RAM_STYLE="auto",
-        ROM_STYLE=_ROM_STYLES[fold.memory],
+        ROM_STYLE=_ROM_STYLES.get(fold.memory, "auto"),
     )
+    if fold.memory == "stream":
+        kept = {k: v for k, v in kernel.parameters.items() if k not in ("WEIGHT_FILE", "ROM_STYLE")}
+        kernel = _kernel("qfx_matvec_stream", stage.node, **kept)
     if not words:
         return kernel
     # (group, neuron fold, pe, synapse fold, simd) -> one word per (group, neuron fold, synapse fold)
@@ -255,6 +257,7 @@ def _depthwise(stage: Depthwise, fold: Fold, words: bool) -> Kernel:
         ACC_WIDTH=stage.output.width,
         SHIFT=stage.shift,
         HAS_BIAS=int(stage.bias is not None),
+        **stage.arithmetic,
         WEIGHT_FILE="",
         BIAS_FILE="",
         ROM_STYLE=_ROM_STYLES[fold.memory],
@@ -343,7 +346,8 @@ def _memory(name: str, what: str, elements: np.ndarray, bits: int) -> Memory:
 
 
 def _attach(kernel: Kernel, memories: Mapping[str, Memory]) -> Kernel:
-    files = {parameter: memory.file for parameter, memory in memories.items()}
+    # Weights that are streamed in have a file, but no parameter for it.
+    files = {name: memory.file for name, memory in memories.items() if name in kernel.parameters}
     full = kernel.with_parameters(**files)
     return Kernel(full.name, full.module, full.parameters, full.inputs, full.outputs, full.node, memories)
 
@@ -557,10 +561,24 @@ class _Builder:
             inputs = [output]
         # A constant is ahead of its frames: its beats are not one tensor per sample.
         node = stage.output.node if stage.inputs and self.in_order(stage.output) else None
+        if kernels[-1].module == "qfx_matvec_stream":
+            inputs.append(self.weights(stage, kernels[-1]))
         result = self.stream(name, stage.output, fold.pe, node)
         kind = "unrolled" if kernels[-1].files else kernels[-1].module.removeprefix("qfx_")
         self.place(kernels[-1], f"{name}_{kind}", tuple(inputs), (result,))
+        if isinstance(stage, FoldedStage) and stage.bursts:
+            result = self.fifo(result, f"{name}_fifo", f"{name}_q", stage.node, required=0)
         self.offer(stage.output, result)
+
+    def weights(self, stage: Stage, kernel: Kernel) -> Stream:
+        """The stream that brings the weights of a matrix in from outside."""
+        assert isinstance(stage, MatVec)
+        n = kernel.number
+        beats = stage.rounds * n("GROUPS") * n("NF") * n("SF")
+        name = self.unique(f"{stage.output.name}_weights")
+        stream = Stream(name, stage.weight_width, stage.weight_signed, n("PE") * n("SIMD"), beats, None)
+        self.streams.append(stream)
+        return stream
 
     def in_order(self, value: Value) -> bool:
         """Whether the stream carries the tensor of its node as the node has it: pixels in rows, channels

@@ -47,7 +47,8 @@ def every(stage: Stage, memories: Sequence[str] = ("lut", "block")) -> list[Choi
     """All folds of a stage.
 
     Args:
-        memories: where weights may be, for the stages that keep some: ``"lut"``, ``"block"``.
+        memories: where weights may be, for the stages that keep some: ``"lut"``, ``"block"``, ``"stream"``
+            (matrices only).
     """
     return [of(stage, fold) for fold in folds(stage, memories)]
 
@@ -61,12 +62,14 @@ def folds(stage: Stage, memories: Sequence[str] = ("lut", "block")) -> Iterator[
         for simd in divisors(stage.columns):
             for pe in divisors(stage.rows):
                 # A single word is no memory, but wires.
-                places = memories if stage.groups * stage.rows * stage.columns > pe * simd else ("auto",)
+                one = stage.groups * stage.rows * stage.columns == pe * simd
+                places = ("auto",) if one and memories != ("stream",) else memories
                 for lanes in _window_lanes(stage, simd):
                     for place in places:
                         yield Fold(pe, simd, lanes, place)
         return
-    kept = memories if isinstance(stage, Depthwise) and stage.weight.shape[0] > 1 else ("auto",)
+    kept = tuple(m for m in memories if m != "stream")
+    kept = kept if isinstance(stage, Depthwise) and stage.weight.shape[0] > 1 else ("auto",)
     for lanes in lane_choices(stage):
         for place in kept:
             yield Fold(lanes, memory=place)

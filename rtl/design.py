@@ -223,6 +223,17 @@ class Design:
         return self._streams[self.output_name]
 
     @property
+    def weight_streams(self) -> tuple[tuple[Stream, Memory], ...]:
+        """The streams that bring weights in from outside, and the weights of one pass as they come: a word of
+        the memory is a beat. A frame takes ``stream.beats`` beats, which can be several passes.
+        """
+        return tuple(
+            (self.stream(kernel.inputs[1]), kernel.memories["WEIGHT_FILE"])
+            for kernel in self.kernels
+            if kernel.module == "qfx_matvec_stream"
+        )
+
+    @property
     def memories(self) -> tuple[Memory, ...]:
         """All memory files."""
         return tuple(memory for kernel in self.kernels for memory in kernel.memories.values())

@@ -108,6 +108,10 @@ def top_module(design: Design) -> str:
         sink_range=ranges[1].ljust(wide),
         pad=" " * wide,
         count_bits=max(1, clog2(sink.beats)),
+        weight_ports=[
+            {"stream": stream, "bits": port_bits(stream), "words": memory.depth, "file": memory.file}
+            for stream, memory in design.weight_streams
+        ],
         table=_table(design),
         sections=list(_sections(design)),
     )
@@ -168,7 +172,7 @@ def remark(kernel: Kernel) -> str:
         case "qfx_window":
             size = f"{n('KERNEL_H')}x{n('KERNEL_W')} windows, {n('OUT_H')}x{n('OUT_W')} of them"
             return f"{size}, out of a buffer of {n('DEPTH')} beats"
-        case "qfx_matvec":
+        case "qfx_matvec" | "qfx_matvec_stream":
             of = f"{n('GROUPS')} matrices of " if n("GROUPS") > 1 else ""
             matrix = f"{of}{n('NF') * n('PE')}x{n('SF') * n('SIMD')}"
             steps = n("GROUPS") * n("NF") * n("SF")

@@ -163,13 +163,16 @@ def of(kernel: Kernel) -> Resources:
             return memory(n("DEPTH"), n("WIDTH"), rom=False) + Resources(
                 lut=counters + n("WIDTH"), ff=counters + n("WIDTH")
             )
-        case "qfx_matvec":
+        case "qfx_matvec" | "qfx_matvec_stream":
             macs, acc = n("PE") * n("SIMD"), n("ACC_WIDTH")
             numbers = {**kernel.parameters, "OUT_WIDTH": acc}
             cost = dot(numbers, n("SIMD")) * n("PE")
             cost += Resources(lut=n("PE") * acc + 40, ff=2 * n("PE") * acc + 40)
-            style = str(kernel.parameters["ROM_STYLE"])
-            cost += memory(n("GROUPS") * n("NF") * n("SF"), macs * n("W_WIDTH"), rom=True, style=style)
+            if kernel.module == "qfx_matvec":
+                style = str(kernel.parameters["ROM_STYLE"])
+                cost += memory(n("GROUPS") * n("NF") * n("SF"), macs * n("W_WIDTH"), rom=True, style=style)
+            else:
+                cost += Resources(ff=macs * n("W_WIDTH"))
             if n("HAS_BIAS"):
                 cost += memory(n("GROUPS") * n("NF"), n("PE") * acc, rom=True)
             if n("NF") > 1 and n("SF") > 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import gcd
 
 from qfx.boards import Board
@@ -15,12 +15,17 @@ from qfx.rtl.build import Fold, divisors, is_main
 from qfx.rtl.choices import Choice, lane_choices
 from qfx.rtl.estimate import Resources
 from qfx.rtl.solver import Budget, Problem, Solution
-from qfx.rtl.stages import MatVec, Program, Stage
+from qfx.rtl.stages import Depthwise, MatVec, Program, Stage
 
 #: Without any wish of the user: multiply-accumulate units of the layer that has most to do.
 DEFAULT_MACS = 64
 #: How full a board may get by the estimate; place and route needs room, and the estimate has an error.
 LUT_SHARE, MEMORY_SHARE = 0.7, 0.9
+#: Where weights can be kept: look-up tables, block RAM, or outside, streamed in for every frame.
+PLACES = ("lut", "block", "stream")
+#: Most bits of weights per cycle that a layer takes from outside, unless it is folded by hand: the width of
+#: an AXI port of a Zynq UltraScale+ processor.
+STREAM_BITS = 128
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,7 @@ def choose(
     board: Board | None = None,
     budget: Mapping[str, float] | None = None,
     fold: Mapping[str, Mapping[str, int]] | None = None,
+    weights: Mapping[str, str] | None = None,
     others: Callable[[Stage, list[Choice]], list[Choice]] = lambda _, own: own,
 ) -> Folding:
     """The folding for what the user asked for.
@@ -67,6 +73,10 @@ def choose(
         board: its resources, less what place and route needs free, are the budget.
         budget: limits of ``"lut"``, ``"ff"``, ``"dsp"``, ``"bram18"``; they replace those of the board.
         fold: by node name or module path.
+        weights: where the weights of these layers are kept, by node name or module path: one of
+            :data:`PLACES`. For other layers the solver chooses between look-up tables and block RAM. Where a
+            board or budget is too small, it streams the weights of fully connected layers in, largest first,
+            until the rest fits; those of layers that use weights several times per frame only when told to.
         others: what a stage can be besides, or instead, from the stage and its own choices.
 
     Raises:
@@ -75,8 +85,11 @@ def choose(
     """
     fixed = _fixed(graph, program, fold or {})
     limits = _budget(board, budget)
+    kept = _kept(graph, program, weights or {})
     options = {
-        stage.output.name: others(stage, _of_stage(stage, fixed.get(stage.output.name)))
+        stage.output.name: others(
+            stage, _of_stage(stage, fixed.get(stage.output.name), kept.get(stage.output.name))
+        )
         for stage in program.stages
     }
     problem = Problem(program, options)
@@ -84,22 +97,58 @@ def choose(
     # One pixel of the input comes in per cycle at most.
     floor = max([*least.values(), program.input.pixels])
     if interval is not None:
-        _check_interval(graph, program, interval, floor, least, fixed)
+        _check_interval(graph, program, interval, floor, least, fixed, kept)
+        problem = _with_streams(problem, interval, limits, kept)
         return _within(problem, interval, limits, board)
     if fixed:
         own = [least[name] for name in fixed]
         # A board that is given with folds is only the target of scripts: the user has decided already.
         return _within(problem, max(floor, *own), limits if budget else Budget(), board)
     if not limits.is_open:
+        slowest = max(c.steps for own in options.values() for c in own)
+        problem = _with_streams(problem, slowest, limits, kept)
         return _fastest(problem, limits, floor, board)
     return _within(problem, max(floor, _default_interval(program)), limits, board)
 
 
-def _of_stage(stage: Stage, fixed: Fold | None) -> list[Choice]:
+def _of_stage(stage: Stage, fixed: Fold | None, kept: str | None) -> list[Choice]:
+    every = choices.every(stage) if kept is None else choices.every(stage, (kept,))
     if fixed is None:
-        return choices.every(stage)
+        return [c for c in every if c.fold.memory != "stream" or _beat_bits(stage, c.fold) <= STREAM_BITS]
     same = {"simd": fixed.simd, "pe": fixed.pe, "lanes": fixed.lanes}
-    return [c for c in choices.every(stage) if {k: getattr(c.fold, k) for k in same} == same]
+    return [c for c in every if {k: getattr(c.fold, k) for k in same} == same]
+
+
+def _beat_bits(stage: Stage, fold: Fold) -> int:
+    """Bits of weights that a matrix takes per step."""
+    assert isinstance(stage, MatVec) and fold.simd is not None
+    return fold.pe * fold.simd * stage.weight_width
+
+
+def _with_streams(problem: Problem, target: int, limits: Budget, kept: Mapping[str, str]) -> Problem:
+    """The problem with weights streamed in where it has no solution otherwise."""
+    if limits.is_open:
+        return problem
+    # Each weight is used once per frame, so a stream moves no more than the matrix itself.
+    once = [
+        stage
+        for stage in problem.program.stages
+        if isinstance(stage, MatVec) and stage.rounds == 1 and stage.output.name not in kept
+    ]
+    once.sort(key=lambda s: -s.weight.size * s.weight_width)
+    tried = problem
+    for stage in (None, *once):
+        if stage is not None:
+            given = {c.fold for c in tried.choices[stage.output.name]}
+            own = [
+                c
+                for c in _of_stage(stage, None, "stream")
+                if any(replace(c.fold, memory=place) in given for place in ("lut", "block", "auto"))
+            ]
+            tried = Problem(problem.program, {**tried.choices, stage.output.name: own})
+        if tried.solve(target, limits, any_that_fits=True) is not None:
+            return tried
+    return problem
 
 
 def _check_interval(
@@ -109,6 +158,7 @@ def _check_interval(
     floor: int,
     least: Mapping[str, int],
     fixed: Mapping[str, Fold],
+    kept: Mapping[str, str],
 ) -> None:
     if interval >= floor:
         return
@@ -118,7 +168,11 @@ def _check_interval(
             f"interval={interval} cannot be reached; give interval={floor} or more"
         )
     slow = max(program.stages, key=lambda s: least[s.output.name])
-    given = " with the fold given" if slow.output.name in fixed else " fully unfolded"
+    given = " fully unfolded"
+    if slow.output.name in fixed:
+        given = " with the fold given"
+    elif kept.get(slow.output.name) == "stream":
+        given = f" with {STREAM_BITS} bits of weights per cycle from outside"
     raise QfxError(
         f"{graph[slow.node].where}: needs {floor} cycles per frame{given}, so interval={interval} "
         f"cannot be reached; give interval={floor} or more"
@@ -241,6 +295,23 @@ def _fixed(graph: Graph, program: Program, given: Mapping[str, Mapping[str, int]
         stage = _named(graph, main, name)
         fixed[stage.output.name] = _checked(graph, stage, name, dict(wish))
     return fixed
+
+
+def _kept(graph: Graph, program: Program, given: Mapping[str, str]) -> dict[str, str]:
+    """Where the user wants weights to be, by stage."""
+    main = {stage.node: stage for stage in program.stages if is_main(stage)}
+    kept: dict[str, str] = {}
+    for name, place in given.items():
+        stage = _named(graph, main, name)
+        where = f"weights of {name!r} ({graph[stage.node].where})"
+        if place not in PLACES:
+            raise QfxError(f"{where}: found {place!r}; supported: {', '.join(PLACES)}")
+        if not isinstance(stage, MatVec | Depthwise):
+            raise QfxError(f"{where}: the layer keeps no weights in a memory; leave it out")
+        if isinstance(stage, Depthwise) and place == "stream":
+            raise QfxError(f"{where}: a depthwise layer's weights cannot be streamed; supported: lut, block")
+        kept[stage.output.name] = place
+    return kept
 
 
 def _named(graph: Graph, main: Mapping[str, Stage], name: str) -> Stage:

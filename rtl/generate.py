@@ -22,6 +22,7 @@ from qfx.rtl.design import Design
 from qfx.rtl.estimate import total
 from qfx.rtl.fold import choose
 from qfx.rtl.lower import lower
+from qfx.rtl.memories import stream_file, stream_image
 from qfx.rtl.parallel.candidates import Unrolling
 
 _KEYWORDS = frozenset(
@@ -44,6 +45,7 @@ def plan(
     *,
     board: str | Board | os.PathLike[str] | None = None,
     fold: Mapping[str, Mapping[str, int]] | None = None,
+    weights: Mapping[str, str] | None = None,
     interval: int | None = None,
     budget: Mapping[str, float] | None = None,
     frames_per_second: float | None = None,
@@ -86,6 +88,7 @@ def plan(
         board=target_board,
         budget=budget,
         fold=fold,
+        weights=weights,
         others=unrolling.of_stage,
     )
     design = build(graph, program, folding.folds, folding.input_lanes, folding.target, top)
@@ -114,6 +117,7 @@ def generate(
     *,
     board: str | Board | os.PathLike[str] | None = None,
     fold: Mapping[str, Mapping[str, int]] | None = None,
+    weights: Mapping[str, str] | None = None,
     interval: int | None = None,
     budget: Mapping[str, float] | None = None,
     frames_per_second: float | None = None,
@@ -132,6 +136,9 @@ def generate(
             ``fold`` the design becomes the fastest that fits it by the estimate.
         fold: by node name or module path: ``{"pe": …, "simd": …}`` for ``linear`` and ``conv``, ``{"pe": …}``
             (elements per beat) for everything else. Layers that are not named keep up with those that are.
+        weights: where the weights of layers are kept, by node name or module path: ``"lut"`` (look-up
+            tables), ``"block"`` (block RAM), or ``"stream"``: outside, with a port of its own that brings
+            them for every frame (docs/rtl.md, "Weights from outside"). The solver chooses for the others.
         interval: target: cycles per frame. The cheapest folding that reaches it is taken.
         budget: most LUTs, flip-flops, multiplier blocks and block RAMs of 18 Kbit by the estimate, any of
             ``"lut"``, ``"ff"``, ``"dsp"``, ``"bram18"``; they replace those of the board. Without
@@ -175,6 +182,7 @@ def generate(
             graph,
             board=target_board,
             fold=fold,
+            weights=weights,
             interval=interval,
             budget=budget,
             frames_per_second=frames_per_second,
@@ -277,6 +285,8 @@ def _write(design: Design, folder: Path, texts: Mapping[str, str]) -> None:
                     (folder / name).write_text(text, encoding="ascii")
     for memory in design.memories:
         (folder / memory.file).write_text(memory.text(), encoding="ascii")
+    for stream, memory in design.weight_streams:
+        (folder / stream_file(memory)).write_bytes(stream_image(stream, memory))
     manifest.write(design, folder)
 
 

@@ -151,21 +151,32 @@ _MODULES = (
         steps=_matvec_steps,
     ),
     Module(
+        "qfx_matvec_stream",
+        _words(
+            "SIMD PE SF NF GROUPS A_WIDTH A_SIGNED W_WIDTH W_SIGNED ACC_WIDTH SHIFT HAS_BIAS "
+            "KIND DIGITS FINE PLACES ZERO A_EXP W_EXP BIAS_FILE RAM_STYLE"
+        ),
+        inputs=("s0_axis", "s1_axis"),
+        latency=lambda k: 2 + dot_latency(k, k.number("SIMD")),
+        # As if weights were always there: a port outside the design brings them.
+        steps=_matvec_steps,
+    ),
+    Module(
         "qfx_depthwise",
         _words(
-            "P K GROUPS A_WIDTH A_SIGNED W_WIDTH W_SIGNED ACC_WIDTH SHIFT HAS_BIAS WEIGHT_FILE "
-            "BIAS_FILE ROM_STYLE"
+            "P K GROUPS A_WIDTH A_SIGNED W_WIDTH W_SIGNED ACC_WIDTH SHIFT HAS_BIAS "
+            "KIND DIGITS FINE PLACES ZERO A_EXP W_EXP WEIGHT_FILE BIAS_FILE ROM_STYLE"
         ),
-        latency=lambda _: 3,
+        latency=lambda k: 2 + dot_latency(k, 1),
         steps=lambda k: _gather(k.number("K")),
     ),
     Module(
         "qfx_affine",
         _words(
-            "P BEATS IN_WIDTH IN_SIGNED SCALE_WIDTH SCALE_SIGNED OUT_WIDTH SHIFT HAS_OFFSET SCALE_FILE "
-            "OFFSET_FILE ROM_STYLE"
+            "P BEATS IN_WIDTH IN_SIGNED SCALE_WIDTH SCALE_SIGNED OUT_WIDTH SHIFT HAS_OFFSET "
+            "KIND DIGITS FINE PLACES ZERO SCALE_FILE OFFSET_FILE ROM_STYLE"
         ),
-        latency=lambda _: 3,
+        latency=lambda k: 2 + dot_latency(k, 1),
         steps=_every,
     ),
     Module(

@@ -11,7 +11,7 @@ from typing import Any
 from qfx.errors import QfxError
 from qfx.graph.file import load as load_graph
 from qfx.rtl.design import Design, Kernel, Layer, Memory, Stream
-from qfx.rtl.memories import place
+from qfx.rtl.memories import place, stream_file
 
 FORMAT, VERSION = "qfx-design", 1
 MANIFEST, GRAPH = "design.json", "graph.qfx"
@@ -66,6 +66,7 @@ def write(design: Design, directory: Path) -> None:
     design.graph.save(directory / GRAPH)
     data = to_data(design)
     names = [*design.verilog, *(memory.file for memory in design.memories), GRAPH]
+    names += [stream_file(memory) for _, memory in design.weight_streams]
     data["files"] = {name: hashlib.sha256((directory / name).read_bytes()).hexdigest() for name in names}
     (directory / MANIFEST).write_text(json.dumps(data, indent=1) + "\n", encoding="ascii")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from qfx.rtl.design import Kernel, Memory
+from qfx.rtl.design import Kernel, Memory, Stream
 from qfx.rtl.estimate import memory as cost_of
 
 #: Parameters whose memory ``ROM_STYLE`` speaks of; for others the synthesis tool decides.
@@ -12,11 +12,14 @@ _STYLED = ("WEIGHT_FILE", "SCALE_FILE", "OFFSET_FILE")
 
 
 def place(kernel: Kernel, parameter: str) -> str:
-    """Where a kernel's memory is: ``"wires"`` (a single word), ``"lut"`` or ``"block"``.
+    """Where a kernel's memory is: ``"wires"`` (a single word), ``"lut"``, ``"block"`` or ``"stream"``
+    (outside the design, streamed in for every frame).
 
     The design asks for it by ``ROM_STYLE``; where that is ``"auto"``, the size decides as in the estimate.
     """
     memory = kernel.memories[parameter]
+    if parameter not in kernel.parameters:
+        return "stream"
     if memory.depth == 1:
         return "wires"
     style = str(kernel.parameters.get("ROM_STYLE", "auto")) if parameter in _STYLED else "auto"
@@ -35,3 +38,17 @@ def describe(kernels: Iterable[Kernel]) -> str:
 
 def _shape(memory: Memory) -> str:
     return f"{memory.depth}x{memory.bits}"
+
+
+def stream_file(memory: Memory) -> str:
+    """Name of the binary file of weights that are streamed in."""
+    return f"{memory.file.removesuffix('.mem')}.bin"
+
+
+def stream_image(stream: Stream, memory: Memory) -> bytes:
+    """Weights of one pass as a DMA engine sends them: ``tdata`` of beat after beat, lowest byte first, padded
+    to whole bytes as the port is.
+    """
+    assert memory.words is not None
+    size = -(-stream.bits // 8)
+    return b"".join(word.to_bytes(size, "little") for word in memory.words)

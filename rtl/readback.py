@@ -154,9 +154,16 @@ def _check_top(design: Design, texts: Mapping[str, ModuleText]) -> None:
     top = texts[design.top]
     where = f"{design.top}.v"
     found = {name: port.direction for name, port in top.ports.items()}
-    if found != TOP_PORTS:
-        raise ReadbackError(f"{where}: ports {found}, expected {TOP_PORTS}")
-    for name, stream in (("s_axis_tdata", design.input_stream), ("m_axis_tdata", design.output_stream)):
+    weights = {f"s_axis_{stream.name}": stream for stream, _ in design.weight_streams}
+    expected_ports = dict(TOP_PORTS)
+    for prefix in weights:
+        expected_ports |= {f"{prefix}_tdata": "input", f"{prefix}_tvalid": "input"}
+        expected_ports[f"{prefix}_tready"] = "output"
+    if found != expected_ports:
+        raise ReadbackError(f"{where}: ports {found}, expected {expected_ports}")
+    at_ports = {"s_axis_tdata": design.input_stream, "m_axis_tdata": design.output_stream}
+    at_ports |= {f"{prefix}_tdata": stream for prefix, stream in weights.items()}
+    for name, stream in at_ports.items():
         _same(where, f"width of {name}", _width(top.ports[name].width, {}), port_bits(stream))
 
     wires: dict[str, int] = {name: _width(port.width, {}) for name, port in top.ports.items()}

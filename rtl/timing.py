@@ -115,6 +115,11 @@ class _Network:
         self.in_beats = design.input_stream.beats
         self.out_beats = design.output_stream.beats
 
+    def inputs(self, kernel: Kernel) -> list[int]:
+        """The input streams of a kernel. Streams of weights from outside count as always there."""
+        inputs = kernel.inputs[:1] if kernel.module == "qfx_matvec_stream" else kernel.inputs
+        return [self.index[name] for name in inputs]
+
     def latency(self, kernel: Kernel) -> int:
         return 1 if self.capacity_one else latency(kernel)
 
@@ -317,7 +322,7 @@ def _simulate_python(network: _Network, frames: int, interval: int, max_cycles: 
     models: list[_Model] = []
     fifos: dict[str, _Fifo] = {}
     for kernel in network.kernels:
-        inputs = [network.index[name] for name in kernel.inputs]
+        inputs = network.inputs(kernel)
         outputs = [network.index[name] for name in kernel.outputs]
         if kernel.module == "qfx_fork":
             models.append(_Fork(s, inputs[0], outputs))
@@ -403,7 +408,7 @@ def _simulate_compiled(
     drops: list[np.ndarray] = []
     start = window_start = 0
     for row, kernel in zip(table, network.kernels, strict=True):
-        inputs = [network.index[name] for name in kernel.inputs]
+        inputs = network.inputs(kernel)
         outputs = [network.index[name] for name in kernel.outputs]
         # A kernel without an input looks at a stream that nobody drives.
         inputs = inputs or [len(network.index)]

@@ -73,11 +73,27 @@ def groups(taps: Sequence[Tap]) -> list[TapGroup]:
     return [TapGroup(f"tap{number}.log", tuple(members)) for number, members in enumerate(found)]
 
 
-def harness(top: str, in_bits: int, out_bits: int, taps: Sequence[Tap]) -> str:
+@dataclass(frozen=True)
+class WeightPort:
+    """A port that brings weights in: prefix of its signals, bits of `tdata`, and the file (`$readmemh`) whose
+    words are sent over and over."""
+
+    prefix: str
+    bits: int
+    file: str
+    words: int
+
+
+def harness(
+    top: str, in_bits: int, out_bits: int, taps: Sequence[Tap], weights: Sequence[WeightPort] = ()
+) -> str:
     """Verilog text of module `qfx_harness` around an instance `dut` of module `top`.
 
     in_bits, out_bits: width of `s_axis_tdata` and `m_axis_tdata`. taps: the internal streams to log and to
-    check."""
+    check. weights: the ports that bring weights in."""
+    for port in weights:
+        if not (_PATH.fullmatch(port.prefix) and re.fullmatch(r"[A-Za-z0-9_.]+", port.file)):
+            raise QfxError(f"sim: {port.prefix!r}, {port.file!r}: not the names of a port and a file")
     for path in (top, *(signal for tap in taps for signal in (tap.tdata, tap.tvalid, tap.tready))):
         if not _PATH.fullmatch(path):
             raise QfxError(f"sim: {path!r} is not a hierarchical Verilog name")
@@ -95,6 +111,8 @@ def harness(top: str, in_bits: int, out_bits: int, taps: Sequence[Tap]) -> str:
         .replace("@VALID@", f", {valid}" if taps else "")
         .replace("@READY@", f", {ready}" if taps else "")
         .replace("@BROKEN@", f", {broken}" if taps else "")
+        .replace("@WEIGHT_PORTS@", "".join(_weight_connections(port) for port in weights))
+        .replace("@WEIGHTS@", "".join(_weight_source(number, port) for number, port in enumerate(weights)))
         .replace("@MONITORS@", monitors)
     )
 
@@ -136,6 +154,47 @@ def _monitor(number: int, group: TapGroup) -> str:
 {kept}"""
 
 
+def _weight_connections(port: WeightPort) -> str:
+    return "".join(
+        f"\n      .{port.prefix}_{signal}({port.prefix}_{signal}),"
+        for signal in ("tdata", "tvalid", "tready")
+    )
+
+
+def _weight_source(number: int, port: WeightPort) -> str:
+    """A source that begins with the first word after a reset, with stalls of its own."""
+    name = port.prefix
+    return f"""
+  reg [{port.bits - 1}:0] words{number} [0:{port.words - 1}];
+  initial $readmemh("{port.file}", words{number});
+  reg [31:0] place{number}, random{number};
+  reg [7:0] hold{number};
+  reg [{port.bits - 1}:0] {name}_tdata;
+  reg {name}_tvalid;
+  wire {name}_tready;
+  wire pause{number} = hold{number} != 0 || {{1'b0, random{number}[15:0]}} < weight_stall;
+  always @(posedge aclk) begin
+    if (!aresetn) begin
+      {name}_tvalid <= 1'b0;
+      place{number} <= 0;
+      hold{number} <= 0;
+      random{number} <= (seed ^ 32'd{2654435761 * (number + 3) % 2**32}) | 32'd1;
+    end else if (started) begin
+      random{number} <= xorshift(random{number});
+      if (hold{number} != 0) hold{number} <= hold{number} - 1'b1;
+      else if (pause{number}) hold{number} <= random{number}[31:24] & burst;
+      if (!{name}_tvalid || {name}_tready) begin
+        {name}_tvalid <= !pause{number};
+        if (!pause{number}) begin
+          {name}_tdata <= words{number}[place{number}];
+          place{number} <= place{number} == {port.words - 1} ? 0 : place{number} + 1;
+        end
+      end
+    end
+  end
+"""
+
+
 def _padded(tap: Tap) -> str:
     """The data of a stream, padded to whole digits."""
     padding = 4 * tap.digits - tap.bits
@@ -164,7 +223,7 @@ module qfx_harness (
   wire [OUT_BITS-1:0] m_axis_tdata;
   wire m_axis_tready;
 
-  @TOP@ dut (
+  @TOP@ dut (@WEIGHT_PORTS@
       .aclk(aclk),
       .aresetn(aresetn),
       .s_axis_tdata(s_axis_tdata),
@@ -185,6 +244,7 @@ module qfx_harness (
   reg [47:0] quiet;        // cycles without a beat after which the design counts as hung
   reg [16:0] in_stall;     // chance of a stall in 1/65536
   reg [16:0] out_stall;
+  reg [16:0] weight_stall;
   reg [7:0] burst;         // a stall lasts 1 + (random & burst) cycles
   reg after_valid;         // tready waits for tvalid, as AXI4-Stream allows
   reg [31:0] seed;
@@ -198,6 +258,7 @@ module qfx_harness (
     if (!$value$plusargs("quiet=%d", quiet)) quiet = 48'd1000000;
     if (!$value$plusargs("in_stall=%d", in_stall)) in_stall = 0;
     if (!$value$plusargs("out_stall=%d", out_stall)) out_stall = 0;
+    if (!$value$plusargs("weight_stall=%d", weight_stall)) weight_stall = 0;
     if (!$value$plusargs("burst=%d", burst)) burst = 0;
     if (!$value$plusargs("after_valid=%d", after_valid)) after_valid = 0;
     if (!$value$plusargs("seed=%d", seed)) seed = 1;
@@ -323,6 +384,6 @@ module qfx_harness (
       $fflush;
     end
   endtask
-@MONITORS@
+@WEIGHTS@@MONITORS@
 endmodule
 """

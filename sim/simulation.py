@@ -14,7 +14,7 @@ import numpy as np
 
 from qfx.errors import QfxError
 from qfx.sim import frames, verilator
-from qfx.sim.harness import TOP, Tap, groups, harness, stream_names
+from qfx.sim.harness import TOP, Tap, WeightPort, groups, harness, stream_names
 
 _CYCLE_DIGITS = 12
 _VERILOG = {".v", ".sv"}
@@ -28,7 +28,8 @@ class Stalls:
         input: chance that the source holds `tvalid` low before the next beat, 0 to below 1. output: chance
         that the sink holds `tready` low. burst: a stall lasts 1 to about this many cycles (a power of two, 1
         to 128), drawn anew each time. ready_after_valid: the sink raises `tready` only when it sees `tvalid`;
-        a design must not wait for the opposite. seed: of the random numbers.
+        a design must not wait for the opposite. seed: of the random numbers. weights: chance that a source of
+        weights holds `tvalid` low, where a design has weights from outside; as `input` when not given.
     """
 
     input: float = 0.3
@@ -36,13 +37,13 @@ class Stalls:
     burst: int = 4
     ready_after_valid: bool = False
     seed: int = 1
+    weights: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("input", "output"):
-            if not 0 <= getattr(self, name) < 1:
-                raise QfxError(
-                    f"Stalls: {name} is the chance of a stall, 0 to below 1, found {getattr(self, name)!r}"
-                )
+        for name in ("input", "output", "weights"):
+            chance = getattr(self, name)
+            if not (name == "weights" and chance is None) and not 0 <= chance < 1:
+                raise QfxError(f"Stalls: {name} is the chance of a stall, 0 to below 1, found {chance!r}")
         if self.burst not in (1, 2, 4, 8, 16, 32, 64, 128):
             raise QfxError(f"Stalls: burst must be a power of two from 1 to 128, found {self.burst!r}")
 
@@ -173,7 +174,7 @@ def _run(
     streams = list(design.streams) if tap else []
     taps = [_tap(stream) for stream in streams]
     path.mkdir(parents=True, exist_ok=True)
-    (path / f"{TOP}.v").write_text(harness(design.top, source.bits, sink.bits, taps))
+    (path / f"{TOP}.v").write_text(harness(design.top, source.bits, sink.bits, taps, _weight_ports(design)))
     beats = frames.to_beats(codes, source.lanes)
     (path / "input.hex").write_bytes(
         frames.to_hex(beats.reshape(-1, source.lanes), source.width, source.bits)
@@ -269,10 +270,20 @@ def _plusargs(design: Any, source: Port, sink: Port, samples: int, stalls: Stall
             "out_stall": round(stalls.output * 65536),
             "burst": stalls.burst - 1,
             "after_valid": int(stalls.ready_after_valid),
+            "weight_stall": round((stalls.input if stalls.weights is None else stalls.weights) * 65536),
             # Zero is the one state that the generator never leaves, and the sink starts from the complement.
             "seed": 1 + (stalls.seed * 2654435761) % (2**32 - 2),
         }
     return [f"+{name}={value}" for name, value in settings.items()]
+
+
+def _weight_ports(design: Any) -> list[WeightPort]:
+    """The ports that bring weights in; a design that was not generated has none."""
+    found = []
+    for stream, memory in getattr(design, "weight_streams", ()):
+        bits = -(-stream.width * stream.lanes // 8) * 8
+        found.append(WeightPort(f"s_axis_{stream.name}", bits, memory.file, memory.depth))
+    return found
 
 
 def _tap(stream: Any) -> Tap:

@@ -382,6 +382,56 @@ def matvec_cases() -> list[Case]:
     ]
 
 
+def matvec_stream_cases() -> list[Case]:
+    """`qfx_matvec` with its weights as the second stream."""
+
+    def make(
+        simd: int, pe: int, sf: int, nf: int, groups: int, a: tuple[int, bool], w: tuple[int, bool],
+        bias: bool = True,
+    ) -> Case:  # fmt: skip
+        rng = np.random.default_rng([simd, pe, sf, nf, groups])
+        reach = max(abs(v) for v in code_range(*a)) * max(abs(v) for v in code_range(*w)) * sf * simd
+        acc = reach.bit_length() + 2
+        offsets = random_codes(rng, (groups, nf * pe), acc - 1, True)
+        rounds = max(1, 12 // (sf * nf * groups))
+
+        def frame(rng: np.random.Generator) -> tuple[list[list[int]], list[int]]:
+            x, elements = _draw(rng, rounds * groups * sf, *a, simd)
+            pixels = x.reshape(rounds, groups, sf * simd)
+            # Nothing says that two rounds have the same weights.
+            weights = random_codes(rng, (rounds, groups, nf, pe, sf, simd), *w)
+            words = np.moveaxis(weights, 3, 4).reshape(-1, pe * simd)
+            out: list[int] = []
+            for r in range(rounds):
+                for g in range(groups):
+                    y = weights[r, g].reshape(nf * pe, sf * simd).dot(pixels[r, g])
+                    out += pack_beats(y + offsets[g] if bias else y, pe, acc)
+            return [elements, [pack(word, w[0]) for word in words]], out
+
+        parameters: dict[str, int | str] = {
+            "SIMD": simd, "PE": pe, "SF": sf, "NF": nf, "GROUPS": groups, "A_WIDTH": a[0],
+            "A_SIGNED": int(a[1]),
+            "W_WIDTH": w[0], "W_SIGNED": int(w[1]), "ACC_WIDTH": acc, "HAS_BIAS": int(bias),
+        }  # fmt: skip
+        steps = [(f, s) for _ in range(groups) for f in range(nf) for s in range(sf)]
+        sequence = [((0, 1) if f == 0 else (1,), s == sf - 1) for f, s in steps]
+        files = {"BIAS_FILE": (pe * acc, pack_beats(offsets, pe, acc))} if bias else {}
+        return _case(
+            "qfx_matvec_stream", parameters, [simd * a[0], pe * simd * w[0]], pe * acc,
+            lambda: StepModel(3 + clog2(simd), sequence, inputs=2), frame,
+            rounds * groups * sf * nf, files=files,
+        )  # fmt: skip
+
+    s4, u4 = (4, True), (4, False)
+    return [
+        make(1, 1, 1, 1, 1, u4, s4),
+        make(1, 1, 1, 5, 1, u4, s4),
+        make(2, 3, 4, 1, 1, s4, s4, bias=False),
+        make(4, 2, 3, 4, 1, u4, (3, True)),
+        make(3, 1, 2, 2, 2, (8, True), s4),
+    ]
+
+
 def depthwise_cases(kernel: str) -> list[Case]:
     def make(
         p: int,
@@ -701,6 +751,7 @@ KERNELS: dict[str, Callable[[], list[Case]]] = {
     "qfx_downsize": lambda: resize_cases("qfx_downsize"),
     "qfx_window": window_cases,
     "qfx_matvec": matvec_cases,
+    "qfx_matvec_stream": matvec_stream_cases,
     "qfx_encode_minifloat": lambda: _codes("encode_minifloat_cases"),
     "qfx_encode_binary": lambda: _codes("encode_binary_cases"),
     "qfx_depthwise": lambda: depthwise_cases("qfx_depthwise"),
