@@ -3,7 +3,7 @@
 Every operator is a frozen dataclass; ``infer`` gives the result tensor of its operands, or raises
 :class:`QfxError`. Data is computed elsewhere: in :mod:`qfx.graph.reference` (plain integers) and
 :mod:`qfx.graph.interpreter` (fast). The operators of :mod:`qfx.graph.functions` and
-:mod:`qfx.graph.arrays`, which have no hardware yet, bring their plain integers along.
+:mod:`qfx.graph.arrays` bring their plain integers along.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ def graphs() -> list[Graph]:
 
 def test_every_operator_mode_and_geometry_is_drawn(graphs: list[Graph]) -> None:
     nodes = [node for graph in graphs for node in graph.nodes]
-    # The others have no hardware: tests/graph/test_array_operators.py draws them.
+    # The others are drawn on demand: tests/graph/test_array_operators.py, tests/sim/test_layers.py.
     assert {node.op.kind for node in nodes} == {k for k, op in OPS.items() if op.evaluate is Op.evaluate}
     formats = [node.op.format for node in nodes if isinstance(node.op, ops.Cast | ops.Input)]
     pairs = {(fmt.rounding, fmt.overflow) for fmt in formats}

@@ -1,4 +1,4 @@
-"""The fuzzer on layers that only torch and the interpreter have."""
+"""The fuzzer on functions, norms, attention and operators on whole arrays."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_every_layer_is_drawn() -> None:
     assert drawn >= draw_torch_layers.KINDS
 
 
-def test_only_layers_with_hardware_unless_asked_for() -> None:
+def test_only_basic_layers_unless_asked_for() -> None:
     for index in range(0, 30, 2):
         case = fuzz.draw(3, index)
         assert not draw_torch_layers.KINDS & {step["op"] for step in case.module["steps"]}
