@@ -4,10 +4,11 @@
         [--networks lenet,resnet20,mobilenet_v2] [--into docs/results/interpreter.json]
 
 4-bit weights and activations, BatchNorm folded on both sides (torch.fx.experimental.optimization.fuse), eager
-torch, same batches and threads, the two sides in turn, medians. The interpreter's outputs are compared with
-those of its plan called step by step from Python, on every bit, before anything is timed. Memory is the growth
-of the peak resident size of a process of its own while it runs one batch, over what it held with the network
-loaded and warmed up on one sample.
+torch, same batches and threads, the two sides in turn, medians of time by the clock; processor time beside
+it, which tells whether something else was running. The interpreter's outputs are compared with those of its plan
+called step by step from Python, on every bit, before anything is timed. Memory is the growth of the peak
+resident size of a process of its own while it runs one batch, over what it held with the network loaded and
+warmed up on one sample.
 
 --into merges the rows into a file of earlier rows, measured with the same versions on the same machine: for
 networks that are measured one at a time.
@@ -104,23 +105,26 @@ def memory(name: str, which: str, graph: str, batch: int) -> int:
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def seconds(work: Callable[[], Any]) -> float:
-    start = time.perf_counter()
+def seconds(work: Callable[[], Any]) -> tuple[float, float]:
+    """Time by the clock, and processor time of this process."""
+    clock, processor = time.perf_counter(), time.process_time()
     work()
-    return time.perf_counter() - start
+    return time.perf_counter() - clock, time.process_time() - processor
 
 
 def compare(name: str, batch: int, graph: qfx.Graph, path: str) -> dict[str, Any]:
     """One line of the table."""
     x = images(name, batch)
     ours, theirs = side(name, "interpreter", path), side(name, "float32", path)
-    once = seconds(lambda: theirs(x))
+    once, _ = seconds(lambda: theirs(x))
     ours(x)
     if once < 1.0:
-        once = seconds(lambda: theirs(x))
+        once, _ = seconds(lambda: theirs(x))
     rounds = int(np.clip(3.0 / max(once, 1e-6), 3, 300))
     pairs = [(seconds(lambda: ours(x)), seconds(lambda: theirs(x))) for _ in range(rounds)]
-    interpreter, float32 = (statistics.median(p[i] for p in pairs) for i in (0, 1))
+    (interpreter, interpreter_cpu), (float32, float32_cpu) = (
+        [statistics.median(pair[side][kind] for pair in pairs) for kind in (0, 1)] for side in (0, 1)
+    )
     sizes = {which: memory(name, which, path, batch) for which in ("interpreter", "float32")}
     return {
         "network": name,
@@ -128,6 +132,7 @@ def compare(name: str, batch: int, graph: qfx.Graph, path: str) -> dict[str, Any
         "interpreter_ms": 1e3 * interpreter,
         "float32_ms": 1e3 * float32,
         "speed_over_float32": float32 / interpreter,
+        "processor_time_over_float32": interpreter_cpu / float32_cpu,
         "memory_over_float32": sizes["interpreter"] / max(1, sizes["float32"]),
         "memory_mib": {which: round(size / 2**20, 1) for which, size in sizes.items()},
         "rounds": rounds,
