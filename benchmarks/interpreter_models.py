@@ -3,12 +3,12 @@
     OMP_NUM_THREADS=1 python benchmarks/interpreter_models.py [--json] [--batches 1,32,1000]
         [--networks lenet,resnet20,mobilenet_v2] [--into docs/results/interpreter.json]
 
-4-bit weights and activations, BatchNorm folded on both sides (torch.fx.experimental.optimization.fuse), eager
-torch, same batches and threads, the two sides in turn, medians of time by the clock; processor time beside
-it, which tells whether something else was running. The interpreter's outputs are compared with those of its plan
-called step by step from Python, on every bit, before anything is timed. Memory is the growth of the peak
-resident size of a process of its own while it runs one batch, over what it held with the network loaded and
-warmed up on one sample.
+4-bit weights and activations, BatchNorm folded on both sides (torch.fx.experimental.optimization.fuse),
+eager torch, same batches and threads, the two sides in turn, medians of time by the clock; processor time
+beside it, which tells whether something else was running. The interpreter's outputs are compared with those
+of its plan called step by step from Python, on every bit, before anything is timed. Memory is the growth of
+the peak resident size of a process of its own while it runs one batch, over what it held with the network
+loaded and warmed up on one sample.
 
 --into merges the rows into a file of earlier rows, measured with the same versions on the same machine: for
 networks that are measured one at a time.
