@@ -180,7 +180,7 @@ def main() -> None:
             graph.save(path)
             for batch in map(int, arguments.batches.split(",")):
                 rows.append(compare(name, batch, graph, path))
-    report = {
+    report: dict[str, Any] = {
         "benchmark": "interpreter_models",
         "command": "OMP_NUM_THREADS=1 python benchmarks/interpreter_models.py --json",
         "threads": torch.get_num_threads(),
