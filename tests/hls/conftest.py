@@ -1,6 +1,9 @@
-"""Makes the helper modules of this directory importable (the suite runs in pytest's importlib mode)."""
+"""Makes the helper modules of this directory, and the networks of the RTL tests, importable.
+
+The suite runs in pytest's importlib mode."""
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).parents[1] / "rtl"))

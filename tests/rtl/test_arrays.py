@@ -11,7 +11,9 @@ from rtl_networks import inputs
 
 import qfx.rtl
 import qfx.sim
-from qfx.graph import Graph
+from qfx.errors import QfxError, UnsupportedError
+from qfx.formats import FixedPoint
+from qfx.graph import Graph, GraphBuilder, arrays, ops
 from qfx.rtl import timing
 from qfx.sim import Stalls
 
@@ -35,9 +37,40 @@ def check(graph: Graph, folder: Path, **options: object) -> qfx.rtl.Design:
     return design
 
 
-@pytest.mark.parametrize("name", ARRAY_NETWORKS)
+FEW = ("layer_norm", "attention", "per_channel")
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in FEW else pytest.param(n, marks=pytest.mark.slow) for n in ARRAY_NETWORKS]
+)
 def test_bits_and_cycles(name: str, tmp_path: Path) -> None:
     check(ARRAY_NETWORKS[name](), tmp_path)
+
+
+def test_what_does_not_depend_on_the_input_is_refused() -> None:
+    builder = GraphBuilder()
+    builder.add(ops.Input((3,), FixedPoint(4, 2)), path="input")
+    x = builder.add(arrays.Constant(np.array([1, 2, 3]), FixedPoint(4, 2)), (), "table")
+    graph = builder.build(builder.add(arrays.Repeat((2,)), [x], "table"))
+    with pytest.raises(UnsupportedError, match="table.*does not depend on the input"):
+        qfx.rtl.plan(graph)
+
+
+def test_no_reorder_along_the_axis_that_streams_do_not_go_along() -> None:
+    """Softmax of rows and the norm of features work in the order of the stream, whatever it is."""
+    for name in ("softmax", "layer_norm"):
+        assert "qfx_reorder" not in qfx.rtl.plan(ARRAY_NETWORKS[name]()).modules
+
+
+def test_folds_by_hand() -> None:
+    graph = ARRAY_NETWORKS["attention"]()
+    products = [node.name for node in graph.nodes if node.op.kind == "matmul"]
+    wish = {products[0]: {"pe": 5, "simd": 3}, products[1]: {"simd": 5}}
+    layers = {layer.node: layer for layer in qfx.rtl.plan(graph, fold=wish).layers}
+    assert (layers[products[0]].pe, layers[products[0]].simd) == (5, 3)
+    assert (layers[products[1]].pe, layers[products[1]].simd) == (1, 5)
+    with pytest.raises(QfxError, match="simd=2 must divide 3"):
+        qfx.rtl.plan(graph, fold={products[0]: {"simd": 2}})
 
 
 @pytest.mark.slow
