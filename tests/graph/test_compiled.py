@@ -140,6 +140,28 @@ def small_convolution(shape: tuple[int, ...] = (3, 8, 8)) -> ops.Conv:
 
 
 @needs_library
+@pytest.mark.parametrize("width", [5, 16])
+@pytest.mark.parametrize("out", [1, 7, 16, 17, 33, 48, 70])
+def test_convolutions_of_every_size(out, width):
+    """Full and partial tiles and groups of channels, strides, paddings that differ on every side."""
+    rng = np.random.default_rng(out)
+    for kernel, stride, padding in [
+        ((3, 3), (1, 1), ((1, 1), (1, 1))),
+        ((1, 1), (1, 2), ((0, 0), (0, 0))),
+        ((2, 5), (2, 1), ((0, 2), (3, 1))),
+        ((7, 9), (1, 1), ((0, 0), (0, 0))),
+    ]:
+        fmt = FixedPoint(width, tuple(int(f) for f in rng.integers(0, 3, out)))
+        codes = rng.integers(fmt.code_min, fmt.code_max + 1, (out, 3, *kernel))
+        conv = ops.Conv(codes, fmt, codes[:, 0, 0, 0], fmt, stride, padding, (1, 1), 1)
+        graph = chain(conv, cast(rng, out, 6), shape=(3, 7, 9))
+        x = inputs(graph, out, 2)
+        expected = trace_reference(graph, x)[graph.output].astype(np.int64)
+        np.testing.assert_array_equal(graph.run_codes(x), expected)
+        assert graph.interpreter.programs == 1
+
+
+@needs_library
 def test_steps_that_are_not_compiled_divide_the_plan():
     gaps = ops.Cast(Minifloat(3, 2, bias=4))
     graph = chain(small_convolution(), gaps, small_convolution(), ops.Relu(), ops.Cast(FixedPoint(5, 1)))
