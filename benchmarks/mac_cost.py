@@ -1,4 +1,4 @@
-"""What a multiply-accumulate kernel costs in each number format: integers and minifloats side by side.
+"""What a multiply-accumulate kernel costs in each number format, integers of the same size beside it.
 
     python benchmarks/mac_cost.py [--json] [--n 4608] [--fmax]
 
@@ -16,8 +16,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from qfx.cost.mac import DOT_PRODUCT, mac_table
+from qfx.cost.mac import DOT_PRODUCT, FORMATS, mac_table
 from qfx.environment import machine, versions
+from qfx.formats import Minifloat
 
 # More look-up tables than the same-size integer, in percent: "Shedding the Bits", arXiv 2311.12359v3, and its
 # companion.
@@ -40,10 +41,17 @@ COLUMNS = {
 }
 
 
+def percentages(rows: list[dict[str, Any]], key: str) -> list[float]:
+    """How much more than the integers of their widths the minifloats take."""
+    floats = [row for row in rows if isinstance(FORMATS.get(row["format"]), Minifloat)]
+    return [100 * (row[key] - 1) for row in floats if row[key] is not None]
+
+
 def show(rows: list[dict[str, Any]], n: int) -> None:
     """The rows as a table."""
     table = Table(title=f"Multiply-accumulate kernels for dot products of {n}", title_justify="left")
-    columns = {**COLUMNS, **({"fmax": "MHz (ECP5)"} if "fmax" in rows[0] else {})}
+    fmax = {"fmax": "MHz (ECP5)", "fmax_cast": "with cast"}
+    columns = {**COLUMNS, **(fmax if "fmax" in rows[0] else {})}
     for title in columns.values():
         table.add_column(title, justify="left" if title == "format" else "right")
     for row in rows:
@@ -52,7 +60,7 @@ def show(rows: list[dict[str, Any]], n: int) -> None:
     console = Console()
     console.print(table)
     for kind, key in (("sum", "ratio"), ("cast", "ratio_cast")):
-        percent = [100 * (row[key] - 1) for row in rows if not row["integer"] and row[key] is not None]
+        percent = percentages(rows, key)
         low, high = PUBLISHED_PERCENT[kind]
         where = "with the cast" if kind == "cast" else "without the cast"
         console.print(
@@ -73,7 +81,17 @@ def main() -> None:
     options = parser.parse_args()
     rows = mac_table(options.n, full=True, fmax=options.fmax)
     if options.json or not sys.stdout.isatty():
-        result = {"n": options.n, "published_percent": PUBLISHED_PERCENT, "kernels": rows}
+        measured = {
+            kind: [round(edge(percentages(rows, key)), 1) for edge in (min, max)]
+            for kind, key in (("sum", "ratio"), ("cast", "ratio_cast"))
+        }
+        result = {
+            "command": " ".join(["benchmarks/mac_cost.py", *sys.argv[1:]]),
+            "n": options.n,
+            "published_percent": PUBLISHED_PERCENT,
+            "measured_percent": measured,
+            "kernels": rows,
+        }
         print(json.dumps({**result, "versions": versions(), "machine": machine()}, indent=2))
     else:
         show(rows, options.n)

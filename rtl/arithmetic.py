@@ -86,6 +86,7 @@ def choose(
     padded: bool,
     multipliers: str = "auto",
     bits: int = 32,
+    codes_of_elements: bool = True,
 ) -> Arithmetic:
     """The cheapest arithmetic for a matrix, by the estimate of a dot product.
 
@@ -97,13 +98,20 @@ def choose(
         multipliers: ``auto``: DSP blocks where products are large; ``lut``: no DSP blocks; ``shift``: none,
             and weights of few digits are never multiplied.
         bits: of the accumulators.
+        codes_of_elements: whether elements may travel in other codes than integers.
 
     Returns:
         The arithmetic; its ``parameters`` go to the kernel as they are.
     """
     integers_only = _integers(weight)
     small = int(abs(weight).max()) <= 1
-    if small and not padded and isinstance(x.encoding, Binary) and bool((abs(weight) == 1).all()):
+    if (
+        codes_of_elements
+        and small
+        and not padded
+        and isinstance(x.encoding, Binary)
+        and bool((abs(weight) == 1).all())
+    ):
         # Equal signs count 1 instead of 1 and -1.
         count = integers([-weight.shape[2]] * (weight.shape[0] * weight.shape[1]))
         ones = integers((weight > 0).astype(np.int64))
@@ -112,13 +120,14 @@ def choose(
     few = isinstance(encoding, KHot | Binary) or not (abs(weight) & (abs(weight) - 1)).any()
     if multipliers == "shift" and few:
         return _digits(weight)
-    if multipliers == "auto" or dot(_numbers(integers_only, width, signed, bits), _PAIRS).dsp == 0:
+    in_tables = dot(_numbers(integers_only, width, signed, bits), _PAIRS).dsp == 0
+    if multipliers == "auto" or in_tables:
         found.append(integers_only)
-    if multipliers != "auto":
+    if multipliers != "auto" or in_tables:
         found.append(_integers(weight, LUT_INTEGER))
     if few or multipliers != "auto":
         found.append(_digits(weight))
-    if isinstance(x.encoding, Minifloat) or isinstance(encoding, Minifloat):
+    if codes_of_elements and (isinstance(x.encoding, Minifloat) or isinstance(encoding, Minifloat)):
         found.append(_floats(x, signed, weight))
 
     def cost(a: Arithmetic) -> float:
@@ -178,6 +187,20 @@ def _float_code(precision: int, size: int, signed: bool) -> FloatCode:
 # -- weights of few digits -----------------------------------------------------------------------------------
 
 
+def digit_slots(places: int, digits: int) -> tuple[int, int, int]:
+    """Slots for the digits of numbers: how many, ``FINE`` and ``PLACES`` of ``qfx_dot_khot``.
+
+    Args:
+        places: of the highest canonical signed digit, counted from 1.
+        digits: most nonzero digits of a number.
+    """
+    count = max(1, min(digits, (places + 1) // 2))
+    # Digit k is at least 2k above the lowest place, and there are 2 more above it for each further digit.
+    reach = places if count == 1 else max(2, places - 2 * (count - 1))
+    fine = 1 if reach <= 2 else 2 if reach <= 6 else 4
+    return count, fine, -(-reach // fine)
+
+
 def _digits(weight: np.ndarray) -> Arithmetic:
     """Weights as canonical signed digits, each in the lowest slot that reaches its place."""
     flat = weight.reshape(-1)
@@ -188,10 +211,8 @@ def _digits(weight: np.ndarray) -> Arithmetic:
     nonzero, minus = (magnitude ^ thrice) >> 1, (magnitude & ~thrice) >> 1
     places = max(1, int(nonzero.max()).bit_length())
     at = [(nonzero >> p & 1).astype(bool) for p in range(places)]
-    count = max(1, min(int(sum(a.astype(np.int64) for a in at).max()), (places + 1) // 2))
-    reach = places if count == 1 else max(2, places - 2 * (count - 1))
-    fine = 1 if reach <= 2 else 2 if reach <= 6 else 4
-    steps = -(-reach // fine)
+    count, fine, steps = digit_slots(places, int(sum(a.astype(np.int64) for a in at).max()))
+    reach = fine * steps
     zero = not (count == 1 and steps == 1 and fine == 1 and bool((magnitude != 0).all()))
     fine_bits = fine.bit_length() - 1
     slot_bits = 1 + fine_bits + (steps.bit_length() if zero else 0)

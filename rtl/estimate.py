@@ -89,9 +89,14 @@ def product(a: int, b: int) -> Resources:
     return Resources(dsp=math.ceil(max(a, b) / 24) * math.ceil(min(a, b) / 17))
 
 
-def booth(a: int, b: int) -> int:
-    """LUTs of ``qfx_multiply_booth`` for signed operands: a row for every two bits of ``b``."""
-    return (b + 1) // 2 * (a + 2)
+def booth(a: int, a_signed: int, b: int, b_signed: int) -> int:
+    """LUTs of ``qfx_multiply_booth``: a row of one operand for every two bits of the other."""
+
+    def one_way(row: int, digits: int, digits_signed: int) -> int:
+        count = (digits + 1) // 2 if digits_signed else digits // 2 + 1
+        return count * (row + 2)
+
+    return min(one_way(a, b, b_signed), one_way(b, a, a_signed))
 
 
 def dot(numbers: Mapping[str, int | str], pairs: int) -> Resources:
@@ -135,11 +140,12 @@ def dot(numbers: Mapping[str, int | str], pairs: int) -> Resources:
             leaves = math.ceil(pairs / 3)
             return Resources(lut=2 * leaves + 3 * (leaves - 1), ff=5 * leaves)
     product_bits = a + w
+    sums = (2 * pairs - 1) * product_bits  # products and the tree behind them, each with its register
     if n("KIND") == 1:
-        one = Resources(lut=booth(a + 1 - n("A_SIGNED"), w + 1 - n("W_SIGNED")))
+        one = Resources(lut=booth(a, n("A_SIGNED"), w, n("W_SIGNED")))
     else:
         one = product(a, w)
-    return one * pairs + Resources(lut=pairs * product_bits, ff=2 * pairs * product_bits)
+    return one * pairs + Resources(lut=sums - pairs * product_bits, ff=sums)
 
 
 def of(kernel: Kernel) -> Resources:
@@ -180,18 +186,19 @@ def of(kernel: Kernel) -> Resources:
             return cost
         case "qfx_depthwise":
             p, acc = n("P"), n("ACC_WIDTH")
-            cost = (
-                product(n("A_WIDTH"), n("W_WIDTH"))
-                + Resources(lut=acc, ff=2 * acc + n("A_WIDTH") + n("W_WIDTH"))
-            ) * p
+            cost = dot({**kernel.parameters, "OUT_WIDTH": acc}, 1) * p
+            cost += Resources(lut=acc, ff=acc + n("A_WIDTH") + n("W_WIDTH")) * p
             style = str(kernel.parameters["ROM_STYLE"])
             weights = memory(n("GROUPS") * n("K"), p * n("W_WIDTH"), rom=True, style=style)
             return cost + weights + Resources(lut=20, ff=20)
         case "qfx_affine":
-            lane = product(n("IN_WIDTH"), n("SCALE_WIDTH")) + Resources(
-                lut=n("OUT_WIDTH"), ff=2 * n("OUT_WIDTH") + n("IN_WIDTH")
+            width, scale = n("IN_WIDTH"), n("SCALE_WIDTH")
+            numbers = {"A_WIDTH": width, "A_SIGNED": n("IN_SIGNED"), "W_WIDTH": scale}
+            signed = {"W_SIGNED": n("SCALE_SIGNED")}
+            lane = dot({**kernel.parameters, **numbers, **signed}, 1) + Resources(
+                lut=n("OUT_WIDTH"), ff=n("OUT_WIDTH") + width
             )
-            return lane * n("P") + memory(n("BEATS"), n("P") * (n("SCALE_WIDTH") + n("OUT_WIDTH")), rom=True)
+            return lane * n("P") + memory(n("BEATS"), n("P") * (scale + n("OUT_WIDTH")), rom=True)
         case "qfx_pool":
             return Resources(lut=2 * n("OUT_WIDTH"), ff=2 * n("OUT_WIDTH")) * n("P") + Resources(
                 lut=10, ff=10

@@ -19,7 +19,7 @@ from qfx.graph.casts import block_cast, gapped_cast
 from qfx.graph.lookups import constant_tensors
 from qfx.graph.ops import Padding, affine_integers, cast_shifts, clip_integers, integers, weighted_integers
 from qfx.rtl import lower_arrays, lower_functions
-from qfx.rtl.arithmetic import FloatCode, choose, plain
+from qfx.rtl.arithmetic import Arithmetic, FloatCode, choose, plain
 from qfx.rtl.array_stages import Constant
 from qfx.rtl.design import canonical_order
 from qfx.rtl.library import clog2
@@ -379,23 +379,35 @@ class Lowering:
         shift = trailing_zeros(scale)
         scale = integers(self.in_stream(x, source, scale >> shift))
         offset = integers(self.in_stream(x, source, offset))
-        width, signed = bits_of(int(scale.min()), int(scale.max()))
         out = self.like(x, node)
+        how = choose(
+            source,
+            x.width,
+            x.signed,
+            scale.reshape(1, 1, -1),
+            o.scale_encoding,
+            True,
+            self.multipliers,
+            out.width,
+            codes_of_elements=False,
+        )
+        names = ("KIND", "DIGITS", "FINE", "PLACES", "ZERO")
         has_offset = any(int(v) for v in offset)
         parameters: dict[str, int | str] = {
             "IN_WIDTH": x.width,
             "IN_SIGNED": int(x.signed),
-            "SCALE_WIDTH": width,
-            "SCALE_SIGNED": int(signed),
+            "SCALE_WIDTH": how.width,
+            "SCALE_SIGNED": int(how.signed),
             "OUT_WIDTH": out.width,
             "SHIFT": shift,
             "HAS_OFFSET": int(has_offset),
+            **{name: how.parameters[name] for name in names},
             "BEATS": 1,
             "SCALE_FILE": "",
             "OFFSET_FILE": "",
             "ROM_STYLE": "auto",
         }
-        tables = {"SCALE_FILE": (_unsigned(scale, width), width)}
+        tables = {"SCALE_FILE": (_unsigned(how.codes.reshape(-1), how.width), how.width)}
         if has_offset:
             tables["OFFSET_FILE"] = (_unsigned(offset, out.width), out.width)
         return self.put(Elementwise(node.name, (x,), out, "qfx_affine", parameters, tables))
@@ -426,36 +438,47 @@ class Lowering:
     def matvec(
         self, node: Node, x: Value, weight: np.ndarray, bias: np.ndarray | None, window: Geometry | None
     ) -> Value:
-        shift = trailing_zeros(weight)
-        weight = weight >> shift
-        bias = bias if bias is not None and any(int(b) for b in bias) else None
+        padded = window is not None and window.is_padded
+        x, how, shift, bias = self.arithmetic(node, x, weight, bias, padded)
         out = self.tensor_value(node, node.name)
+        integers = weight >> (shift - how.shift) if how.element is None else None
+        numbers = (how.width, how.signed, shift)
+        return self.put(
+            MatVec(node.name, (x,), out, how.codes, bias, *numbers, window, how.parameters, integers)
+        )
+
+    def depthwise(
+        self, node: Node, x: Value, weight: np.ndarray, bias: np.ndarray | None, window: Geometry
+    ) -> Value:
+        # Each channel is a matrix of one row.
+        x, how, shift, bias = self.arithmetic(node, x, weight.T[:, None], bias, window.is_padded)
+        out = self.tensor_value(node, node.name)
+        codes = how.codes[:, 0].T
+        return self.put(
+            Depthwise(node.name, (x,), out, codes, bias, how.width, how.signed, shift, window, how.parameters)
+        )
+
+    def arithmetic(
+        self, node: Node, x: Value, weight: np.ndarray, bias: np.ndarray | None, padded: bool
+    ) -> tuple[Value, Arithmetic, int, np.ndarray | None]:
+        """How ``weight`` ``(groups, outputs, inputs)`` multiplies: the stream in its codes, the arithmetic,
+        the left shift of the sums, and the bias.
+        """
         o = node.op
         assert isinstance(o, op.Linear | op.Conv)
+        zeros = trailing_zeros(weight)
+        bits = node.tensor.format.width
         source = self.graph[node.inputs[0]].tensor
         if node.name in self.adders:
-            how = plain(weight)
+            how = plain(weight >> zeros)
         else:
             how = choose(
-                source,
-                x.width,
-                x.signed,
-                weight,
-                o.weight_encoding,
-                window is not None and window.is_padded,
-                self.multipliers,
-                out.width,
+                source, x.width, x.signed, weight >> zeros, o.weight_encoding, padded, self.multipliers, bits
             )
-        x = self.encoded(node, x, how.element)
-        shift += how.shift
         if how.offset is not None:
-            offset = how.offset << (shift - how.shift)
-            bias = offset if bias is None else bias + offset
-        return self.put(
-            MatVec(
-                node.name, (x,), out, how.codes, bias, how.width, how.signed, shift, window, how.parameters
-            )
-        )
+            bias = (how.offset << zeros) + (0 if bias is None else bias)
+        bias = bias if bias is not None and any(int(b) for b in bias) else None
+        return self.encoded(node, x, how.element), how, zeros + how.shift, bias
 
     def encoded(self, node: Node, x: Value, code: FloatCode | str | None) -> Value:
         """``x`` with its elements in a code; consumers of one stream share it."""
@@ -473,16 +496,6 @@ class Lowering:
             parameters |= {"IN_SIGNED": int(x.signed), "EXP": code.exponent, "MAN": code.mantissa}
             return self.put(Elementwise(node.name, (x,), out, "qfx_encode_minifloat", parameters))
         return self.put(Elementwise(node.name, (x,), out, "qfx_encode_binary", parameters))
-
-    def depthwise(
-        self, node: Node, x: Value, weight: np.ndarray, bias: np.ndarray | None, window: Geometry
-    ) -> Value:
-        shift = trailing_zeros(weight)
-        weight = weight >> shift
-        width, signed = bits_of(int(weight.min()), int(weight.max()))
-        bias = bias if bias is not None and any(int(b) for b in bias) else None
-        out = self.tensor_value(node, node.name)
-        return self.put(Depthwise(node.name, (x,), out, weight, bias, width, signed, shift, window))
 
     def pool(self, node: Node) -> Value:
         x, o = self.in_order(self.operand(node)), node.op

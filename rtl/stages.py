@@ -121,6 +121,8 @@ class MatVec(Stage):
         window: ``None`` where each pixel is a window.
         arithmetic: parameters of ``qfx_dot``; ``weight`` holds the codes that they ask for, ``weight_width``
             bits each, and the input's elements are in theirs.
+        integers: the weights as integers, as ``weight`` would have them without codes, where the elements of
+            the input are integers; otherwise ``None``.
     """
 
     weight: np.ndarray
@@ -130,6 +132,7 @@ class MatVec(Stage):
     shift: int
     window: Geometry | None
     arithmetic: Mapping[str, int]
+    integers: np.ndarray | None = None
 
     @property
     def groups(self) -> int:
@@ -153,7 +156,9 @@ class MatVec(Stage):
 
 @dataclass(frozen=True, eq=False)
 class Depthwise(Stage):
-    """``conv`` with one channel in and one out per group. ``weight``: ``(taps, channels)``."""
+    """``conv`` with one channel in and one out per group. ``weight``: ``(taps, channels)``; all as in
+    :class:`MatVec`.
+    """
 
     weight: np.ndarray
     bias: np.ndarray | None
@@ -161,6 +166,7 @@ class Depthwise(Stage):
     weight_signed: bool
     shift: int
     window: Geometry
+    arithmetic: Mapping[str, int]
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,5 +1,4 @@
-"""Multiply-accumulate kernels of integer and minifloat formats: their parameters, and what "
-"they cost side by side."""
+"""Multiply-accumulate kernels of every number format: their parameters, and what they cost side by side."""
 
 from __future__ import annotations
 
@@ -13,21 +12,35 @@ from typing import Any
 from qfx.cost.kernel import Kernel
 from qfx.cost.measure import measure
 from qfx.errors import QfxError
+from qfx.formats.block import MXFP4, Block
 from qfx.formats.fixed import FixedPoint
+from qfx.formats.khot import KHot
 from qfx.formats.minifloat import SPECIALS, Minifloat
+from qfx.rtl.arithmetic import digit_slots
 
 Format = FixedPoint | Minifloat
 
 # The formats of the comparison; E4M3 and E5M2 as OCP has them, NaN and infinity included.
 FORMATS: Mapping[str, Format] = {
+    "int3": FixedPoint(3, 0),
     "int4": FixedPoint(4, 0),
     "E2M1": Minifloat(2, 1),
+    "E1M2": Minifloat(1, 2),
+    "int5": FixedPoint(5, 0),
+    "E2M2": Minifloat(2, 2),
+    "E3M1": Minifloat(3, 1),
     "int6": FixedPoint(6, 0),
     "E2M3": Minifloat(2, 3),
     "E3M2": Minifloat(3, 2),
+    "int7": FixedPoint(7, 0),
     "int8": FixedPoint(8, 0),
     "E4M3": Minifloat(4, 3, specials="fn"),
     "E5M2": Minifloat(5, 2, specials="ieee"),
+}
+# Weights of a kind of their own, times integers of as many bits; blocks that carry a scale.
+OTHERS: Mapping[str, KHot | Block] = {
+    **{f"int8 x KHot(8, k={k})": KHot(8, 0, k) for k in (1, 2, 3)},
+    "MXFP4": MXFP4(),
 }
 # The longest dot product of ResNet-18: 512 channels of a 3 x 3 convolution.
 DOT_PRODUCT = 4608
@@ -133,10 +146,65 @@ def cast_kernel(fmt: Minifloat, in_width: int, shift: int) -> Kernel:
     return Kernel("qfx_minifloat_cast", _sources("qfx_minifloat_cast"), parameters)
 
 
+def khot_kernel(
+    a: FixedPoint, b: KHot, n: int = DOT_PRODUCT, *, cast: bool = False, bits: int | None = None
+) -> Kernel:
+    """The multiply-accumulate kernel of integers ``a`` and weights ``b`` of few digits.
+
+    Args:
+        a, b: the operands; ``b`` has at most 4 digits, and the code that docs/kernels.md describes.
+        n: length of the longest dot product.
+        cast: with the cast of the sum back to format ``a``, as for integers.
+        bits: width of the accumulator; that of integers of the same widths by default.
+    """
+    top = (3 * b.integer_max ^ b.integer_max).bit_length() - 1
+    digits, fine, places = digit_slots(top, b.k if b.digits == "csd" else min(b.k, (top + 1) // 2))
+    if digits > 4 or (fine == 4 and digits > 1):
+        raise QfxError(
+            f"khot_kernel: {b} needs {digits} digits with {fine * places} places each; supported are up to "
+            "4 digits, and more than 6 places for one digit"
+        )
+    least = a.width + fine * places + 2 * digits - 1
+    width = accumulator_bits(a, FixedPoint(b.width, 0, b.signed), n).published if bits is None else bits
+    parameters = {
+        "A_WIDTH": a.width,
+        "A_SIGNED": int(a.signed),
+        "K": digits,
+        "FINE": fine,
+        "PLACES": places,
+        "ACC_WIDTH": max(width, least),
+    }
+    names: tuple[str, ...] = ("qfx_mac_khot", "qfx_sum_placed", "qfx_add_tree", "qfx_extend")
+    if not cast:
+        return Kernel("qfx_mac_khot", _sources(*names), parameters)
+    parameters |= {"SHIFT": b.width - 1, "OUT_WIDTH": a.width, "OUT_SIGNED": int(a.signed)}
+    return Kernel("qfx_mac_khot_cast", _sources("qfx_mac_khot_cast", "qfx_cast", *names), parameters)
+
+
+def mx_kernel(fmt: Block) -> Kernel:
+    """The multiply-accumulate kernel of blocks of minifloats: one block is one dot product.
+
+    Its accumulator has the width that the formula for minifloats gives for a block.
+    """
+    element = fmt.element
+    if not isinstance(element, Minifloat) or not element.signed or fmt.size is None:
+        raise QfxError(f"mx_kernel: blocks of signed minifloats are supported, found {fmt}")
+    _check_exponents(element)
+    parameters = {
+        "EXP": element.exponent_bits,
+        "MAN": element.mantissa_bits,
+        "ACC_WIDTH": accumulator_bits(element, element, fmt.size).published,
+    }
+    names = ("qfx_mac_mx", "qfx_mac_minifloat", "qfx_minifloat_product_specials")
+    helpers = ("qfx_multiply_significands", "qfx_add_logic")
+    return Kernel("qfx_mac_mx", _sources(*names, *helpers), parameters)
+
+
 def mac_table(
     n: int = DOT_PRODUCT,
     *,
     formats: Mapping[str, Format] | None = None,
+    others: Mapping[str, KHot | Block] | None = None,
     full: bool = False,
     fmax: bool = False,
     workers: int = 2,
@@ -144,59 +212,83 @@ def mac_table(
     """The cost of a multiply-accumulate kernel for each format.
 
     Args:
-        n: length of the dot product that the accumulator is for.
+        n: length of the dot product that the accumulator is for; of blocks, their size.
         formats: by name; :data:`FORMATS` by default.
-        full: also with the cast, with DSP blocks, without special values and with the exact accumulator (five
-            more syntheses each).
-        fmax: also the clock frequency on an ECP5 (the ``fmax`` extra).
+        others: by name; :data:`OTHERS` with ``full``, none otherwise.
+        full: also with the cast, with DSP blocks, without special values and with the exact accumulator (as
+            many more syntheses where they make a difference).
+        fmax: also the clock frequency on an ECP5 (the ``fmax`` extra), of the kernel and of that with the
+            cast.
         workers: syntheses at a time.
 
     Returns:
         One dictionary per format: ``format``, ``bits`` (of an operand), ``integer``, ``accumulator_bits`` (of
-        the kernel that was measured, by the published formula), ``accumulator_bits_exact``, ``lut``, ``ff``,
-        ``carry``, ``dsp``, ``tool``, ``version``; ``ratio``: look-up tables over those of the integer of the
-        same width, None without one. Multipliers are built from look-up tables, so ``dsp`` is 0. ``full``
-        adds ``lut_cast``, ``ff_cast``, ``ratio_cast`` (over the integer without cast), ``ratio_cast_cast``
-        (over the integer with its cast), ``lut_finite`` (no special values), ``lut_exact`` (exact
-        accumulator), ``lut_dsp`` and ``dsp_dsp`` (multipliers left to synthesis). ``fmax`` adds ``fmax`` in
-        MHz.
+        the kernel that was measured, by the published formula), ``accumulator_bits_exact`` (None for
+        ``others``), ``lut``, ``ff``, ``carry``, ``dsp``, ``tool``, ``version``; ``ratio``: look-up tables
+        over those of the integer of the same width, None without one. Multipliers are built from look-up
+        tables, so ``dsp`` is 0. ``full`` adds ``lut_cast``, ``ff_cast``, ``carry_cast``, ``ratio_cast`` (over
+        the integer without cast), ``ratio_cast_cast`` (over the integer with its cast), None for blocks,
+        which have no cast of one number; and for ``formats`` ``lut_finite`` (no special values), ``lut_exact``
+        (exact accumulator), ``lut_dsp`` and ``dsp_dsp`` (multipliers left to synthesis). ``fmax`` adds
+        ``fmax`` and ``fmax_cast`` in MHz.
     """
     formats = FORMATS if formats is None else formats
+    others = (OTHERS if full else {}) if others is None else others
     jobs: dict[tuple[str, str], tuple[Kernel, dict[str, bool]]] = {}
     for name, fmt in formats.items():
-        need = accumulator_bits(fmt, fmt, n)
         jobs[name, ""] = mac_kernel(fmt, n=n), {"dsp": False, "fmax": fmax}
-        if full:
-            jobs[name, "cast"] = mac_kernel(fmt, n=n, cast=True), {"dsp": False}
-            jobs[name, "finite"] = mac_kernel(fmt, n=n, specials=False), {"dsp": False}
-            jobs[name, "exact"] = mac_kernel(fmt, n=n, bits=need.exact), {"dsp": False}
+        if not full:
+            continue
+        jobs[name, "cast"] = mac_kernel(fmt, n=n, cast=True), {"dsp": False, "fmax": fmax}
+        jobs[name, "exact"] = mac_kernel(fmt, n=n, bits=accumulator_bits(fmt, fmt, n).exact), {"dsp": False}
+        if isinstance(fmt, FixedPoint):
             jobs[name, "dsp"] = mac_kernel(fmt, n=n, dsp=True), {"dsp": True}
+        elif fmt.specials != "none":
+            jobs[name, "finite"] = mac_kernel(fmt, n=n, specials=False), {"dsp": False}
+    for name, other in others.items():
+        if isinstance(other, Block):
+            jobs[name, ""] = mx_kernel(other), {"dsp": False, "fmax": fmax}
+            continue
+        number = FixedPoint(other.width, 0)
+        jobs[name, ""] = khot_kernel(number, other, n), {"dsp": False, "fmax": fmax}
+        if full:
+            jobs[name, "cast"] = khot_kernel(number, other, n, cast=True), {"dsp": False, "fmax": fmax}
     with ThreadPoolExecutor(max(1, workers)) as pool:
         found = dict(zip(jobs, pool.map(lambda job: measure(job[0], **job[1]), jobs.values()), strict=True))
 
     integers = {fmt.width: name for name, fmt in formats.items() if isinstance(fmt, FixedPoint)}
     rows = []
-    for name, fmt in formats.items():
-        need, cost = accumulator_bits(fmt, fmt, n), found[name, ""]
-        integer = integers.get(fmt.width)
+    for name, fmt in (*formats.items(), *others.items()):
+        cost = found[name, ""]
+        width = fmt.element.width if isinstance(fmt, Block) else fmt.width
+        integer = integers.get(width)
+        of_pairs = isinstance(fmt, FixedPoint | Minifloat)
         row: dict[str, Any] = {
             "format": name,
-            "bits": fmt.width,
+            "bits": width,
             "integer": isinstance(fmt, FixedPoint),
             "accumulator_bits": int(jobs[name, ""][0].parameters["ACC_WIDTH"]),
-            "accumulator_bits_exact": need.exact,
+            "accumulator_bits_exact": accumulator_bits(fmt, fmt, n).exact if of_pairs else None,
             **{kind: getattr(cost, kind) for kind in ("lut", "ff", "carry", "dsp", "tool", "version")},
             "ratio": cost.lut / found[integer, ""].lut if integer else None,
         }
         if full:
-            cast = found[name, "cast"]
-            row |= {"lut_cast": cast.lut, "ff_cast": cast.ff}
-            row["ratio_cast"] = cast.lut / found[integer, ""].lut if integer else None
-            row["ratio_cast_cast"] = cast.lut / found[integer, "cast"].lut if integer else None
-            row |= {"lut_finite": found[name, "finite"].lut, "lut_exact": found[name, "exact"].lut}
-            row |= {"lut_dsp": found[name, "dsp"].lut, "dsp_dsp": found[name, "dsp"].dsp}
+            cast = found.get((name, "cast"))
+            row |= {
+                "lut_cast": cast.lut if cast else None,
+                "ff_cast": cast.ff if cast else None,
+                "carry_cast": cast.carry if cast else None,
+                "ratio_cast": cast.lut / found[integer, ""].lut if cast and integer else None,
+                "ratio_cast_cast": cast.lut / found[integer, "cast"].lut if cast and integer else None,
+                "lut_finite": found.get((name, "finite"), cost).lut,
+                "lut_exact": found.get((name, "exact"), cost).lut,
+                "lut_dsp": found.get((name, "dsp"), cost).lut,
+                "dsp_dsp": found.get((name, "dsp"), cost).dsp,
+            }
         if fmax:
             row["fmax"] = cost.fmax
+            if full:
+                row["fmax_cast"] = cast.fmax if cast else None
         rows.append(row)
     return rows
 

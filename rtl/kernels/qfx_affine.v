@@ -11,6 +11,11 @@ module qfx_affine #(
     parameter OUT_WIDTH = 16,
     parameter SHIFT = 0,
     parameter HAS_OFFSET = 1,
+    parameter KIND = 0,
+    parameter DIGITS = 1,
+    parameter FINE = 1,
+    parameter PLACES = 1,
+    parameter ZERO = 1,
     parameter SCALE_FILE = "",
     parameter OFFSET_FILE = "",
     parameter ROM_STYLE = "auto"
@@ -28,6 +33,7 @@ module qfx_affine #(
         .P(P), .K(1), .GROUPS(BEATS),
         .A_WIDTH(IN_WIDTH), .A_SIGNED(IN_SIGNED), .W_WIDTH(SCALE_WIDTH), .W_SIGNED(SCALE_SIGNED),
         .ACC_WIDTH(OUT_WIDTH), .SHIFT(SHIFT), .HAS_BIAS(HAS_OFFSET),
+        .KIND(KIND), .DIGITS(DIGITS), .FINE(FINE), .PLACES(PLACES), .ZERO(ZERO),
         .WEIGHT_FILE(SCALE_FILE), .BIAS_FILE(OFFSET_FILE), .ROM_STYLE(ROM_STYLE)
     ) one_tap (
         .clk(clk), .rst(rst),

@@ -1,5 +1,6 @@
 // P independent multiply-accumulators, one channel each, K taps (docs/kernels.md, qfx_depthwise).
-// Pipeline: operand registers, products, accumulator (= output register).
+// KIND and what follows from it as in qfx_matvec.
+// Pipeline: operand registers, products (qfx_dot of one pair), accumulator (= output register).
 `default_nettype none
 module qfx_depthwise #(
     parameter P = 1,
@@ -12,6 +13,13 @@ module qfx_depthwise #(
     parameter ACC_WIDTH = 12,
     parameter SHIFT = 0,
     parameter HAS_BIAS = 0,
+    parameter KIND = 0,
+    parameter DIGITS = 1,
+    parameter FINE = 1,
+    parameter PLACES = 1,
+    parameter ZERO = 1,
+    parameter A_EXP = 1,
+    parameter W_EXP = 1,
     parameter WEIGHT_FILE = "",
     parameter BIAS_FILE = "",
     /* verilator lint_off UNUSEDPARAM */    // synthesis attributes
@@ -37,8 +45,10 @@ module qfx_depthwise #(
 
     localparam ROM_DEPTH = GROUPS * K;
     localparam ROM_WIDTH = P * W_WIDTH;
-    localparam PRODUCT_WIDTH = A_WIDTH + W_WIDTH;
-    localparam PRODUCT_SIGNED = (A_SIGNED != 0 || W_SIGNED != 0) ? 1 : 0;
+    // Registers in front of the accumulator: operands, then those of qfx_dot.
+    localparam STAGES =
+        (KIND == 2) ? 2 + ((FINE > 1) ? 1 : 0) + $clog2(DIGITS) :
+        (KIND == 3) ? 3 + ((A_WIDTH - A_SIGNED + W_WIDTH - W_SIGNED > 6) ? 1 : 0) : 2;
     localparam K_WIDTH = (K > 1) ? $clog2(K) : 1;
     localparam ROM_ADDR = (ROM_DEPTH > 1) ? $clog2(ROM_DEPTH) : 1;
     localparam K_LAST = K - 1;
@@ -63,25 +73,23 @@ module qfx_depthwise #(
         end
     end
 
-    // ---- control that travels with the data
-    reg valid_1, first_1, last_1, valid_2, first_2, last_2;
+    // ---- control that travels with the data: stage s belongs to register s
+    reg [STAGES:1] valid;
+    reg [STAGES:1] first;
+    reg [STAGES:1] last;
     always @(posedge clk) begin
         if (rst) begin
-            valid_1 <= 1'b0;
-            valid_2 <= 1'b0;
+            valid <= {STAGES{1'b0}};
             m_axis_tvalid <= 1'b0;
         end else if (en) begin
-            valid_1 <= fire;
-            valid_2 <= valid_1;
-            m_axis_tvalid <= valid_2 && last_2;
+            valid <= {valid[STAGES-1:1], fire};
+            m_axis_tvalid <= valid[STAGES] && last[STAGES];
         end
     end
     always @(posedge clk) begin
         if (en) begin
-            first_1 <= k == {K_WIDTH{1'b0}};
-            last_1 <= last_k;
-            first_2 <= first_1;
-            last_2 <= last_1;
+            first <= {first[STAGES-1:1], k == {K_WIDTH{1'b0}}};
+            last <= {last[STAGES-1:1], last_k};
         end
     end
 
@@ -119,7 +127,7 @@ module qfx_depthwise #(
             initial if (BIAS_FILE != "") $readmemh(BIAS_FILE, rom);
             reg [ADDR-1:0] index;
             reg [P*ACC_WIDTH-1:0] word;
-            wire next = en && valid_1 && first_1;
+            wire next = en && valid[STAGES-1] && first[STAGES-1];
             always @(posedge clk) begin
                 if (rst) index <= {ADDR{1'b0}};
                 else if (next) index <= (index == LAST[ADDR-1:0]) ? {ADDR{1'b0}} : index + 1'b1;
@@ -132,24 +140,24 @@ module qfx_depthwise #(
     genvar p;
     generate
         for (p = 0; p < P; p = p + 1) begin : lane
-            wire [PRODUCT_WIDTH-1:0] product;
-            reg [PRODUCT_WIDTH-1:0] product_q;
+            wire [ACC_WIDTH-1:0] product;
             wire [ACC_WIDTH-1:0] aligned;
             reg [ACC_WIDTH-1:0] acc;
 
-            qfx_mul #(
-                .A_WIDTH(A_WIDTH), .A_SIGNED(A_SIGNED), .B_WIDTH(W_WIDTH), .B_SIGNED(W_SIGNED)
-            ) mul (
-                .a(a[p*A_WIDTH +: A_WIDTH]), .b(w[p*W_WIDTH +: W_WIDTH]), .y(product)
+            qfx_dot #(
+                .N(1), .A_WIDTH(A_WIDTH), .A_SIGNED(A_SIGNED), .W_WIDTH(W_WIDTH), .W_SIGNED(W_SIGNED), .KIND(KIND),
+                .DIGITS(DIGITS), .FINE(FINE), .PLACES(PLACES), .ZERO(ZERO), .A_EXP(A_EXP), .W_EXP(W_EXP),
+                .OUT_WIDTH(ACC_WIDTH)
+            ) dot (
+                .clk(clk), .en(en), .a(a[p*A_WIDTH +: A_WIDTH]), .w(w[p*W_WIDTH +: W_WIDTH]), .y(product)
             );
-            always @(posedge clk) if (en) product_q <= product;
             qfx_extend #(
-                .IN_WIDTH(PRODUCT_WIDTH), .SIGNED(PRODUCT_SIGNED), .SHIFT(SHIFT), .OUT_WIDTH(ACC_WIDTH)
+                .IN_WIDTH(ACC_WIDTH), .SIGNED(0), .SHIFT(SHIFT), .OUT_WIDTH(ACC_WIDTH)
             ) align (
-                .x(product_q), .y(aligned)
+                .x(product), .y(aligned)
             );
             always @(posedge clk)
-                if (en && valid_2) acc <= (first_2 ? bias[p*ACC_WIDTH +: ACC_WIDTH] : acc) + aligned;
+                if (en && valid[STAGES]) acc <= (first[STAGES] ? bias[p*ACC_WIDTH +: ACC_WIDTH] : acc) + aligned;
             assign m_axis_tdata[p*ACC_WIDTH +: ACC_WIDTH] = acc;
         end
     endgenerate

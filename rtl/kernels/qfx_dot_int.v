@@ -18,13 +18,23 @@ module qfx_dot_int #(
     localparam WIDTH = A_WIDTH + W_WIDTH;
     localparam SIGNED = (A_SIGNED != 0 || W_SIGNED != 0) ? 1 : 0;
 
+    // Booth: tables for a row of one operand, for every two bits of the other; the cheaper way round.
+    localparam COST = ((W_SIGNED != 0) ? (W_WIDTH + 1) / 2 : W_WIDTH / 2 + 1) * (A_WIDTH + ((A_SIGNED != 0) ? 2 : 3));
+    localparam TURNED = ((A_SIGNED != 0) ? (A_WIDTH + 1) / 2 : A_WIDTH / 2 + 1) * (W_WIDTH + ((W_SIGNED != 0) ? 2 : 3));
+
     wire [N*WIDTH-1:0] products;
     genvar i;
     generate
         for (i = 0; i < N; i = i + 1) begin : pair
             wire [WIDTH-1:0] product;
             reg [WIDTH-1:0] product_q;
-            if (BOOTH != 0) begin : booth
+            if (BOOTH != 0 && TURNED < COST) begin : booth_turned
+                qfx_multiply_booth #(
+                    .A_WIDTH(W_WIDTH), .A_SIGNED(W_SIGNED), .B_WIDTH(A_WIDTH), .B_SIGNED(A_SIGNED)
+                ) mul (
+                    .a(w[i*W_WIDTH +: W_WIDTH]), .b(a[i*A_WIDTH +: A_WIDTH]), .p(product)
+                );
+            end else if (BOOTH != 0) begin : booth
                 qfx_multiply_booth #(
                     .A_WIDTH(A_WIDTH), .A_SIGNED(A_SIGNED), .B_WIDTH(W_WIDTH), .B_SIGNED(W_SIGNED)
                 ) mul (

@@ -754,7 +754,7 @@ KERNELS: dict[str, Callable[[], list[Case]]] = {
     "qfx_matvec_stream": matvec_stream_cases,
     "qfx_encode_minifloat": lambda: _codes("encode_minifloat_cases"),
     "qfx_encode_binary": lambda: _codes("encode_binary_cases"),
-    "qfx_depthwise": lambda: depthwise_cases("qfx_depthwise"),
+    "qfx_depthwise": lambda: [*depthwise_cases("qfx_depthwise"), *_codes("depthwise_cases")],
     "qfx_affine": lambda: depthwise_cases("qfx_affine"),
     "qfx_pool": pool_cases,
     "qfx_cast_stream": cast_stream_cases,

@@ -170,6 +170,50 @@ def matvec_cases() -> list[Case]:
     ]
 
 
+def depthwise(p: int, k: int, groups: int, how: Arithmetic, shift: int = 0, bias: bool = True) -> Case:
+    rng = np.random.default_rng([p, k, groups, *how.parameters.values()])
+    codes = rng.choice(list(how.w), (groups, k, p)).astype(object)
+    acc = (how.reach * k << shift).bit_length() + 2
+    offsets = np.zeros((groups, p), object)
+    if bias:
+        offsets += rng.integers(0, 1 << min(acc, 60), offsets.shape).astype(object)
+    rounds = max(1, 12 // (k * groups))
+    elements = list(how.a)
+    multiply = np.vectorize(lambda x, w: how.multiply(how.a[x], how.w[w]), otypes=[object])
+
+    def frame(rng: np.random.Generator) -> tuple[list[list[int]], list[int]]:
+        x = rng.choice(elements, (rounds, groups, k, p)).astype(object)
+        y = multiply(x, codes[None]).sum(axis=2) * 2**shift + offsets
+        return [pack_beats(x, p, how.parameters["A_WIDTH"])], pack_beats(y, p, acc)
+
+    bits = how.parameters["W_WIDTH"]
+    files = {"WEIGHT_FILE": (p * bits, pack_beats(codes, p, bits))}
+    if bias:
+        files["BIAS_FILE"] = (p * acc, pack_beats(offsets, p, acc))
+    parameters: dict[str, int | str] = {
+        "P": p, "K": k, "GROUPS": groups, **how.parameters, "ACC_WIDTH": acc, "SHIFT": shift,
+        "HAS_BIAS": int(bias),
+    }  # fmt: skip
+    sequence = takes_and_makes((True, i == k - 1) for _ in range(groups) for i in range(k))
+    latency = 2 + how.registers(1)
+    return _case(
+        "qfx_depthwise", parameters, [p * how.parameters["A_WIDTH"]], p * acc,
+        lambda: StepModel(latency, sequence), frame, rounds * groups * k, files=files,
+    )  # fmt: skip
+
+
+def depthwise_cases() -> list[Case]:
+    return [
+        depthwise(2, 3, 2, booth((8, False), (8, True))),
+        depthwise(1, 4, 3, khot((8, False), 1, 4, 2), shift=1),
+        depthwise(3, 2, 1, khot((5, True), 2, 2, 3)),
+        depthwise(2, 9, 2, khot((4, True), 1, 1, 1, zero=False), bias=False),
+        depthwise(2, 2, 3, minifloat((4, 3, True), (2, 1, True))),
+        depthwise(1, 3, 2, minifloat((2, 1, True), (2, 1, True))),
+        depthwise(4, 3, 2, xnor(), shift=1),
+    ]
+
+
 def encode_minifloat_cases() -> list[Case]:
     def make(p: int, width: int, signed: bool, exponent: int, mantissa: int) -> Case:
         numbers = floats(exponent, mantissa, signed)
