@@ -99,8 +99,9 @@ class Case:
 
 
 def architecture(options: Mapping[str, Any]) -> str:
-    """The architecture that options of :func:`qfx.rtl.generate` ask for."""
-    return str(options.get("architecture", "stream"))
+    """The architecture that options of :func:`qfx.rtl.generate` ask for; ``"mixed"`` when it is by layer."""
+    kind = options.get("architecture", "stream")
+    return kind if isinstance(kind, str) else "mixed"
 
 
 def load(path: Path | str) -> Case:

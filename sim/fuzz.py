@@ -28,7 +28,7 @@ from qfx.sim.workers import Died, Workers
 from qfx.verification import IMPLEMENTATIONS
 
 SAMPLES = 16
-ARCHITECTURES = ("stream", "parallel")
+ARCHITECTURES = ("stream", "parallel", "mixed")
 #: Products with nonzero weights, and look-up tables by the estimate, up to which a network is unrolled.
 PARALLEL_PRODUCTS = 4_000
 PARALLEL_LUT = 8_000
@@ -65,7 +65,7 @@ def run(
     *,
     every_format: bool = True,
     every_layer: bool | None = None,
-    architectures: Sequence[str] = ARCHITECTURES,
+    architectures: Sequence[str] = ("stream", "parallel"),
     first: int = 0,
     jobs: int | None = None,
     out_dir: Path | str = "build/fuzz",
@@ -80,8 +80,9 @@ def run(
         every_format: draw every number format, not only fixed point.
         every_layer: draw every operator, also those that the parallel architecture has no hardware for;
             default is to do so in two networks of four where that architecture is built, else in all.
-        architectures: of the Verilog: ``"stream"``, ``"parallel"``. A network that is too large to unroll
-            here has no parallel design.
+        architectures: of the Verilog: ``"stream"``, ``"parallel"``, ``"mixed"`` (a stream design with some
+            layers unrolled). A network that is too large to unroll here has no parallel design, and one
+            without layers that can be unrolled no mixed one.
         jobs: processes; default is the number of processors.
         out_dir: where failing cases are saved, ``<seed>-<number>.case``.
         shrink_attempts: how many simplifications of a failing case are tried.
@@ -187,7 +188,7 @@ def draw(
     *,
     every_format: bool = False,
     every_layer: bool = False,
-    architectures: Sequence[str] = ARCHITECTURES,
+    architectures: Sequence[str] = ("stream", "parallel"),
 ) -> Case:
     """Network `index` of a seed with its inputs and options; with `every_format` not only fixed point, with
     `every_layer` every operator, and a design for each of `architectures` that it is small
@@ -219,12 +220,36 @@ def draw(
         levels = int(np.random.default_rng([seed, index, 1]).choice([1, 2, 3, 4, 6]))
         if _can_be_unrolled(case.graph):
             designs.append({"architecture": "parallel", "levels": levels})
+    if "mixed" in architectures:
+        layers = _draw_unrolled(np.random.default_rng([seed, index, 2]), case.graph)
+        if layers:
+            designs.append({"architecture": dict.fromkeys(layers, "parallel")})
     return case.replace(simulations=tuple(simulations), hls=hls, rtl=tuple(designs))
 
 
 def _draws_every_layer(wish: bool | None, architectures: Sequence[str], index: int) -> bool:
     """Whether a network is drawn from all operators; torch modules and graphs alternate."""
     return wish if wish is not None else "parallel" not in architectures or index % 4 >= 2
+
+
+def _draw_unrolled(rng: np.random.Generator, graph: Graph) -> list[str]:
+    """Some of the layers that can be unrolled within a stream design, by path."""
+    import qfx.rtl
+
+    paths = [node.path for node in graph.nodes if isinstance(node.op, ops.Weighted)]
+    found = []
+    for node in graph.nodes:
+        small = isinstance(node.op, ops.Linear | ops.Conv) and (
+            np.count_nonzero(node.op.weight) <= PARALLEL_PRODUCTS // 4
+        )
+        if not small or paths.count(node.path) != 1 or rng.random() < 0.3:
+            continue
+        try:
+            qfx.rtl.plan(graph, architecture={node.path: "parallel"})
+        except QfxError:
+            continue  # several groups, or the network has no stream design at all
+        found.append(node.path)
+    return found
 
 
 def _can_be_unrolled(graph: Graph) -> bool:

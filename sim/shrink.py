@@ -128,10 +128,20 @@ def _with(case: Case, graph: Graph) -> Case:
     # Names change with the graph, so folds by name would not fit; the torch model is another network.
     return case.replace(
         graph=graph,
-        rtl=tuple({k: v for k, v in options.items() if k != "fold"} for options in case.rtl),
+        rtl=tuple(_for_graph(options, graph) for options in case.rtl),
         module=None,
         state={},
     )
+
+
+def _for_graph(options: dict[str, Any], graph: Graph) -> dict[str, Any]:
+    """Options of a design as far as they fit another graph: no folds, and the layers that are still there."""
+    kept = {k: v for k, v in options.items() if k != "fold"}
+    layers = options.get("architecture")
+    if isinstance(layers, dict):
+        names = [node.path for node in graph.nodes if isinstance(node.op, ops.Weighted)]
+        kept["architecture"] = {n: kind for n, kind in layers.items() if names.count(n) == 1}
+    return kept
 
 
 def _cut_behind(graph: Graph, index: int) -> Graph:

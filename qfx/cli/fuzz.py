@@ -24,7 +24,7 @@ def fuzz(
     against: Against = "torch,hls,rtl",
     rtl: Annotated[bool, typer.Option("--rtl", help="The Verilog alone: --against rtl.")] = False,
     architecture: Annotated[
-        str, typer.Option("--architecture", help="Of the Verilog: stream, parallel, or both.")
+        str, typer.Option("--architecture", help="Of the Verilog: stream, parallel, both; mixed; all.")
     ] = "both",
     replay: Annotated[Path | None, typer.Option("--replay", help="Run a saved failing case again.")] = None,
     formats: Annotated[str, typer.Option("--formats", help="all, or fixed: fixed point only.")] = "all",
@@ -42,10 +42,11 @@ def fuzz(
     import qfx.sim.fuzz
 
     chosen = ("rtl",) if rtl else names(against)
-    both = qfx.sim.fuzz.ARCHITECTURES
-    if architecture not in (*both, "both"):
-        raise QfxError(f"--architecture {architecture!r}: supported are {', '.join(both)}, both")
-    architectures = both if architecture == "both" else (architecture,)
+    known = qfx.sim.fuzz.ARCHITECTURES
+    sets = {**{name: (name,) for name in known}, "both": ("stream", "parallel"), "all": known}
+    if architecture not in sets:
+        raise QfxError(f"--architecture {architecture!r}: supported are {', '.join(sets)}")
+    architectures = sets[architecture]
     every = {"all": True, "fixed": False}
     if formats not in every:
         raise QfxError(f"--formats {formats!r}: supported are {', '.join(every)}")
@@ -53,7 +54,9 @@ def fuzz(
     if layers not in every_layer:
         raise QfxError(f"--layers {layers!r}: supported are {', '.join(every_layer)}")
     if replay is not None:
-        report = qfx.sim.fuzz.replay(replay, against=chosen, architectures=architectures)
+        # A saved case has the designs that failed, whichever they are.
+        built = known if architecture == "both" else architectures
+        report = qfx.sim.fuzz.replay(replay, against=chosen, architectures=built)
     else:
         report = qfx.sim.fuzz.run(
             networks,

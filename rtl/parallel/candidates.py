@@ -55,7 +55,7 @@ class Unrolling:
             return [of(stage, self.fold(stage))]
         if not self.mixed or not isinstance(stage, MatVec) or refusal(stage):
             return own
-        if np.count_nonzero(stage.weight) > CANDIDATE_PRODUCTS:
+        if np.count_nonzero(stage.integers) > CANDIDATE_PRODUCTS:  # type: ignore[arg-type]
             return own
         return [*own, of(stage, self.fold(stage))]
 

@@ -32,9 +32,9 @@ def refusal(stage: MatVec) -> str:
     """Why a matrix cannot be a block; empty when it can."""
     if stage.groups > 1:
         return f"its {stage.groups} groups have different weights in turn"
-    if stage.arithmetic.get("KIND", 0) > 1:
-        return "its weights are codes of another format"
-    products = int(np.count_nonzero(stage.weight))
+    if stage.integers is None:
+        return "its operand comes in codes of another format"
+    products = int(np.count_nonzero(stage.integers))
     if products > PRODUCTS:
         return f"it has {products} nonzero weights, and {PRODUCTS} are the most"
     return ""
@@ -63,7 +63,8 @@ def kernel(stage: MatVec, levels: int, top: str | None) -> Kernel:
 
 
 def _estimate(stage: MatVec) -> tuple[float, float]:
-    magnitude = np.abs(stage.weight[0].astype(np.int64))
+    assert stage.integers is not None
+    magnitude = np.abs(stage.integers[0].astype(np.int64))
     digits = np.bitwise_count(magnitude ^ (3 * magnitude)).sum(axis=1)
     adders = np.maximum(digits - 1, 0).sum()
     lut = _LUT_PER_BIT * float(adders) * (stage.inputs[0].width + stage.output.width) / 2
@@ -73,7 +74,8 @@ def _estimate(stage: MatVec) -> tuple[float, float]:
 def _graph(stage: MatVec) -> Graph:
     """The matrix alone, on integers: a window in stream order to the channels of a pixel."""
     x, out = stage.inputs[0], stage.output
-    weight = (stage.weight[0] << stage.shift).astype(np.int64)
+    assert stage.integers is not None
+    weight = (stage.integers[0] << stage.shift).astype(np.int64)
     builder = GraphBuilder()
     window = builder.add(op.Input((stage.columns,), FixedPoint(x.width, 0, x.signed)), path="window")
     bias = None if stage.bias is None else stage.bias.astype(np.int64)

@@ -139,7 +139,8 @@ def test_damaged_text(count: int) -> None:
         except ReadbackError:
             continue
         accepted += 1
-        if other == text or accepted > count // 20:
+        # The caller looks at the name of the module.
+        if other == text or block.name != path.stem or accepted > count // 20:
             continue
         function = read_whole(path, other)
         assert agree(block, function, inputs), [
