@@ -16,7 +16,7 @@ import numpy as np
 from qfx.graph import Node
 from qfx.graph import ops as op
 from qfx.graph.arrays import Gather, InsertZeros, MatMul, ReduceMax, ReduceSum, Repeat, Slice
-from qfx.graph.tensor import Shape, integers
+from qfx.graph.tensor import integers
 from qfx.rtl import array_stages as stages
 from qfx.rtl.stages import Value
 from qfx.rtl.values import bits_of, loop_order, stream_value
@@ -171,8 +171,9 @@ def lower_insert_zeros(lowering: Lowering, node: Node) -> Value:
     if node.tensor.shape == shape:
         return _nothing(lowering, node, x, out, "inserts nothing")
     x = _fitted(lowering, node, x, out)
-    size, factors = (1, *shape[1:])[-2:], (1, *o.factors)[-2:]
-    return lowering.put(stages.InsertZeros(node.name, (x,), out, size, factors))
+    (_, height, width), (_, *factors) = (1, 1, *shape[1:])[-3:], (1, 1, *o.factors)[-3:]
+    size = height, width
+    return lowering.put(stages.InsertZeros(node.name, (x,), out, size, (factors[0], factors[1])))
 
 
 def lower_matmul(lowering: Lowering, node: Node) -> Value:
@@ -191,8 +192,8 @@ def lower_matmul(lowering: Lowering, node: Node) -> Value:
         ends = bits_of(int((right.low << shifts).min()), int((right.high << shifts).max()))
         b = lowering.aligned(node, b, 1, (top,) * b.channels, *ends)
     out = stream_value(node.tensor, node.name, node.name, np.arange(node.tensor.size))
-    shape: Shape = (1, *left.shape)[-3:]
-    return lowering.put(stages.MatMul(node.name, (a, b), out, *shape, right.shape[-1], by_row))
+    batch, rows, inner = (1, *left.shape)[-3:]
+    return lowering.put(stages.MatMul(node.name, (a, b), out, batch, rows, inner, right.shape[-1], by_row))
 
 
 def lower_gather(lowering: Lowering, node: Node) -> Value:
