@@ -81,8 +81,10 @@ def lookup(op: Table, x: Tensor) -> Lookup:
             entries[i] = known.get((low + i) << common, 0)
         return Lookup(align, low, high, 0, first, signed, entries)
     for code, entry in known.items():
-        if code % (1 << common) == 0 and low <= code >> common <= high:
-            c = code >> common
+        c = code >> common
+        dropped = max(abs(c).bit_length() - precision, 0)
+        # Entries between the numbers of the format are never asked for, and have no place.
+        if c << common == code and low <= c <= high and c % (1 << dropped) == 0:
             entries[float_place(abs(c), precision) + (depth // 2 if c < 0 else 0)] = entry
     return Lookup(align, low, high, precision, first, signed, entries)
 
