@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import gcd
 
@@ -185,6 +185,22 @@ def _default_interval(program: Program) -> int:
     return -(-max(macs, default=0) // DEFAULT_MACS)
 
 
+def cheaper(programs: Sequence[Program], interval: int | None) -> int:
+    """Which of several programs costs least at an interval, or at twice the least that all of them reach.
+
+    Returns:
+        its index; of equal ones the first.
+    """
+    problems = [Problem(p, {s.output.name: choices.every(s) for s in p.stages}) for p in programs]
+    floors = [
+        max(p.program.input.pixels, *(min(c.steps for c in own) for own in p.choices.values()))
+        for p in problems
+    ]
+    found = [problem.solve(interval or 2 * max(floors), Budget()) for problem in problems]
+    costs = [float("inf") if f is None else f.resources.weight for f in found]
+    return costs.index(min(costs))
+
+
 # -- budgets -------------------------------------------------------------------------------------------------
 
 
@@ -237,8 +253,18 @@ def _fastest(problem: Problem, limits: Budget, floor: int, board: Board | None) 
             f"{_figures(least.resources)}, {_may_use(limits, board)}; take a larger board, fewer weights, "
             "or narrower formats"
         )
+    # First the least interval that is not out of the question, which is most often the least of all.
+    ceiling = high
+    while low < ceiling:
+        middle = (low + ceiling) // 2
+        if problem.is_conceivable(targets[middle], limits):
+            ceiling = middle
+        else:
+            low = middle + 1
+    step = 0
     while low < high:
-        middle = (low + high) // 2
+        middle = min(low + step, (low + high) // 2)
+        step = 2 * step + 1
         better = problem.solve(targets[middle], limits, any_that_fits=True)
         if better is not None:
             high, fitting = middle, better

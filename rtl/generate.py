@@ -20,7 +20,7 @@ from qfx.rtl.arithmetic import MULTIPLIERS
 from qfx.rtl.build import build
 from qfx.rtl.design import Design
 from qfx.rtl.estimate import total
-from qfx.rtl.fold import choose
+from qfx.rtl.fold import cheaper, choose
 from qfx.rtl.lower import lower
 from qfx.rtl.memories import stream_file, stream_image
 from qfx.rtl.parallel.candidates import Unrolling
@@ -76,7 +76,7 @@ def plan(
             "levels: only unrolled layers have them (architecture='parallel', 'mixed', or by layer); "
             "the stream kernels are pipelined as they are"
         )
-    graph = _without_dead_channels(graph)
+    graph = _without_dead_channels(graph, interval, fold)
     unrolling = Unrolling(graph, architecture, levels)
     unrolling.check_folds(fold or {})
     program = lower(graph, multipliers, unrolling.nodes)
@@ -158,9 +158,9 @@ def generate(
     Without ``board``, ``fold`` and ``interval`` the layer with most multiplications gets about 64 multipliers
     and the other layers keep up with it.
 
-    Channels that contribute nothing (all their weights are 0, say) are taken out of a stream design first;
-    the ``graph`` of the design is the one without them. Single weights that are 0 cost nothing in the
-    parallel architecture, and a place in memory in the other.
+    Channels that contribute nothing (all their weights are 0, say) are taken out of a stream design first,
+    where that makes it cheaper; the ``graph`` of the design is the one without them. Single weights that are
+    0 cost nothing in the parallel architecture, and a place in memory in the other.
 
     Returns:
         The design: ``.files .top .latency .interval .graph .streams .kernels .layers .summary()``.
@@ -206,15 +206,20 @@ def generate(
     return replace(design, directory=out)
 
 
-def _without_dead_channels(graph: Graph) -> Graph:
+def _without_dead_channels(
+    graph: Graph, interval: int | None, fold: Mapping[str, Mapping[str, int]] | None
+) -> Graph:
     """The graph without channels that contribute nothing (:func:`qfx.graph.prune.prune`).
 
-    The output keeps its codes: where pruning would bring it to another binary point, the graph stays as it
-    is.
+    It stays as it is where that costs less (of 479 channels a beat can hold 1 or all, of 480 many other
+    numbers), where folds are given, which count channels as they are, and where the output would come to
+    another binary point.
     """
     smaller = prune(graph)
-    before, after = graph.output_node.tensor, smaller.output_node.tensor
-    return smaller if before.fracs == after.fracs else graph
+    same_output = graph.output_node.tensor.fracs == smaller.output_node.tensor.fracs
+    if smaller is graph or fold or not same_output:
+        return graph
+    return (smaller, graph)[cheaper([lower(smaller), lower(graph)], interval)]
 
 
 def _interval(interval: int | None, frames_per_second: float | None, board: Board | None) -> int | None:

@@ -85,6 +85,30 @@ class Problem:
         self.program, self.choices = program, choices
         self.undecided = False
 
+    def is_conceivable(self, target: int, budget: Budget) -> bool:
+        """Whether a mixture of folds would fit the budget: the linear relaxation. Where it does not, no
+        folding does, and this is known much sooner.
+        """
+        options, lanes = self._options(target), self._lanes(target)
+        if not lanes or not all(options.values()):
+            return False
+        options = _within_reach(options, budget, None)
+        if not all(options.values()):
+            return False
+        return _Model(self.program, options, lanes, target, budget).is_conceivable()
+
+    def _options(self, target: int) -> dict[str, list[Choice]]:
+        """Choices within the target that no other one dominates."""
+        return {
+            stage.output.name: undominated(c for c in self.choices[stage.output.name] if c.steps <= target)
+            for stage in self.program.stages
+        }
+
+    def _lanes(self, target: int) -> list[int]:
+        """Elements that an input beat can have."""
+        x = self.program.input
+        return [n for n in divisors(x.channels) if x.size // n <= target]
+
     def solve(self, target: int, budget: Budget, *, any_that_fits: bool = False) -> Solution | None:
         """The folding of least weight in which no stage takes more than ``target`` cycles per frame.
 
@@ -99,15 +123,8 @@ class Problem:
         Raises:
             QfxError: HiGHS fails (a fault of QFX or of HiGHS, not of the user).
         """
-        options = {}
-        for stage in self.program.stages:
-            name = stage.output.name
-            options[name] = undominated(c for c in self.choices[name] if c.steps <= target)
-            if not options[name]:
-                return None
-        x = self.program.input
-        lanes = [n for n in divisors(x.channels) if x.size // n <= target]
-        if not lanes:
+        options, lanes = self._options(target), self._lanes(target)
+        if not lanes or not all(options.values()):
             return None
         quick = _along_the_flow(self.program, options, lanes, target)
         fits = quick is not None and budget.holds(quick.resources)
@@ -259,8 +276,31 @@ class _Model:
                 values = [1.0] * len(through) + [-1.0] * len(columns)
                 self._row(0, 0, [*through, *columns], values)
 
+    def is_conceivable(self) -> bool:
+        """Whether the linear relaxation has a solution."""
+        highs = self._highs(any_that_fits=True, relaxed=True)
+        highs.run()
+        return highs.getModelStatus() != highspy.HighsModelStatus.kInfeasible
+
     def solve(self, any_that_fits: bool) -> tuple[Solution | None, bool]:
         """The best folding, and whether the search ended before it had found any."""
+        highs = self._highs(any_that_fits, relaxed=False)
+        highs.run()
+        status, info = highs.getModelStatus(), highs.getInfo()
+        if status == highspy.HighsModelStatus.kInfeasible:
+            return None, False
+        if info.primal_solution_status != highspy.SolutionStatus.kSolutionStatusFeasible:
+            if status == highspy.HighsModelStatus.kSolutionLimit:
+                return None, True
+            raise QfxError(
+                f"rtl: HiGHS {highs.version()} gives up on the folding: "
+                f"{highs.modelStatusToString(status)}; please report this graph"
+            )
+        gap = 0.0 if any_that_fits else max(0.0, float(info.mip_gap))
+        return self._solution(np.asarray(highs.getSolution().col_value), gap), False
+
+    def _highs(self, any_that_fits: bool, relaxed: bool) -> highspy.Highs:
+        """The program as HiGHS takes it."""
         count = len(self.resources)
         vectors = np.array([r.vector for r in self.resources]).T
         limits = np.array(self.budget.vector)
@@ -285,7 +325,9 @@ class _Model:
         lp.a_matrix_.index_ = np.concatenate([np.array(row[2], dtype=np.int32) for row in self.rows])
         lp.a_matrix_.value_ = np.concatenate([row[3] for row in self.rows])
         kinds = highspy.HighsVarType
-        lp.integrality_ = [kinds.kInteger] * self.integers + [kinds.kContinuous] * (count - self.integers)
+        if not relaxed:
+            whole, flows = self.integers, count - self.integers
+            lp.integrality_ = [kinds.kInteger] * whole + [kinds.kContinuous] * flows
         highs = highspy.Highs()
         highs.silent()
         highs.setOptionValue("threads", 1)
@@ -294,19 +336,7 @@ class _Model:
         if any_that_fits:
             highs.setOptionValue("mip_max_improving_sols", 1)
         highs.passModel(lp)
-        highs.run()
-        status, info = highs.getModelStatus(), highs.getInfo()
-        if status == highspy.HighsModelStatus.kInfeasible:
-            return None, False
-        if info.primal_solution_status != highspy.SolutionStatus.kSolutionStatusFeasible:
-            if status == highspy.HighsModelStatus.kSolutionLimit:
-                return None, True
-            raise QfxError(
-                f"rtl: HiGHS {highs.version()} gives up on the folding: "
-                f"{highs.modelStatusToString(status)}; please report this graph"
-            )
-        gap = 0.0 if any_that_fits else max(0.0, float(info.mip_gap))
-        return self._solution(np.asarray(highs.getSolution().col_value), gap), False
+        return highs
 
     def _solution(self, x: np.ndarray, gap: float) -> Solution:
         folds = {}
