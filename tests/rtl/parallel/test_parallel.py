@@ -80,6 +80,7 @@ def test_networks(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", LARGE)
 def test_large_networks(name: str, tmp_path: Path) -> None:
     check_simulation(NETWORKS[name](), tmp_path / "rtl", 30)
