@@ -1,12 +1,13 @@
 """Which number format, how many bits, what accuracy, what hardware: a study of two networks on Fashion-MNIST.
 
-    python benchmarks/format_study.py [--json | --markdown] [--jobs 1] [--networks mlp,cnn] [--stage all]
+    python benchmarks/format_study.py [--json] [--jobs 1] [--networks mlp,cnn] [--stage all]
 
-Every configuration starts from one float network (5 epochs; the multilayer perceptron on all training images,
-the convolutional network on the first 20,000), is calibrated, trained for 2 epochs with learned binary points
-and frozen. Configurations: integers of 3 to 8 bits for weights and for activations, in all 36
-combinations; minifloats of 3 to 8 bits in every split with 2 to 5 exponent bits, for both; K-hot weights of
-3 to 8 bits with integer activations of the same width; the MX formats for both.
+Every configuration starts from one float network (5 epochs), is calibrated, trained for 2 epochs with learned
+binary points and frozen; the multilayer perceptron on all training images, the convolutional network on the
+first 10,000. Configurations: integers of 3 to 8 bits for weights and for activations, in all 36 combinations
+(the convolutional network: the same width for both); minifloats of 3 to 8 bits in every split with 2 to 5
+exponent bits, for both; K-hot weights of 3 to 8 bits with integer activations of the same width; the MX
+formats for both.
 
 Stages: ``train`` runs the sweep, ``measure`` generates, simulates and synthesises the hardware of every point
 of the front, ``all`` does both. What is finished is kept in build/format_study, so that a run can be
@@ -16,19 +17,28 @@ interrupted.
 from __future__ import annotations
 
 import argparse
+import json
+import sys
 from pathlib import Path
+from typing import Any
 
-from qfx import sweep
-from qfx.sweep import networks, study
+from qfx import report, sweep
+from qfx.demo import data as datasets
+from qfx.environment import machine, versions
+from qfx.sweep import names, networks, study
 
 SETTINGS = {"data": "fashion-mnist", "float_epochs": 5, "epochs": 2, "batch": 64, "seed": 1}
-#: Training images, the first ones of the 60,000.
-SAMPLES = {"mlp": 60000, "cnn": 20000}
+#: Training images, the first ones of the 60,000; and whether widths of weights and activations are combined.
+SAMPLES = {"mlp": 60000, "cnn": 10000}
+MIXED = {"mlp": True, "cnn": False}
+#: Cycles per image that the hardware of the front is folded for, and test images that are simulated.
+INTERVAL = {"mlp": 3136, "cnn": 7056}
+IMAGES = 4
 
 
 def space(network: str) -> sweep.Space:
     """All configurations of a network."""
-    every = sweep.pairs(("integer",), range(3, 9))
+    every = sweep.pairs(("integer",), range(3, 9), mixed=MIXED[network])
     every += sweep.pairs(("minifloat", "khot", "mx"), range(3, 9), mixed=False)
     points = [{"weight": weight, "activation": activation} for weight, activation in every]
     constants = {"network": network, "samples": SAMPLES[network], **SETTINGS}
@@ -40,14 +50,92 @@ def train(network: str, out: Path, jobs: int) -> sweep.Results:
     return sweep.run(space(network), study.objective, out=out / network, name=network, jobs=jobs)
 
 
+def measure(results: sweep.Results, out: Path, note: bool = True) -> sweep.Results:
+    """The hardware of the front, with the first test images simulated."""
+    images = datasets.load(SETTINGS["data"]).test_images[:IMAGES]
+    return sweep.measure_front(
+        results,
+        out,
+        interval=INTERVAL[results.name],
+        samples=images,
+        per_layer=False,
+        note=(lambda line: print(line, file=sys.stderr)) if note else None,
+    )
+
+
+def rows(results: sweep.Results) -> list[dict[str, Any]]:
+    """What is committed of each configuration."""
+    front = {t.slot for t in results.front()}
+    return [
+        {
+            "network": results.name,
+            "configuration": t.notes["label"],
+            "family": t.notes["family"],
+            **t.parameters,
+            "front": t.slot in front,
+            **{name: round(value, 2) for name, value in t.metrics.items()},
+            "hardware": t.measured,
+        }
+        for t in results.complete
+    ]
+
+
+def uniform(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Where minifloats stand beside the integer of the same width, for both: the best split of each width."""
+    lines = []
+    for bits in range(3, 9):
+        integer = next((r for r in found if r["configuration"] == f"int{bits}"), None)
+        others = [r for r in found if r["family"] == "minifloat" and names.bits(r["weight"]) == bits]
+        if integer is None or not others:
+            continue
+        line: dict[str, Any] = {"network": integer["network"], "bits": bits}
+        for kind, key in (("ptq", "accuracy_ptq"), ("learned", "accuracy")):
+            best = max(others, key=lambda r: r[key])
+            line |= {f"integer_{kind}": integer[key], f"minifloat_{kind}": best[key]}
+            line[f"best_{kind}"] = best["configuration"]
+        lines.append(line)
+    return lines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--networks", default=",".join(networks.NETWORKS))
+    parser.add_argument("--stage", choices=("train", "measure", "all", "show"), default="all")
     parser.add_argument("--work", type=Path, default=Path("build/format_study"))
     arguments = parser.parse_args()
+    everything: list[sweep.Results] = []
     for network in arguments.networks.split(","):
-        train(network, arguments.work, arguments.jobs)
+        out = arguments.work / network
+        if arguments.stage in ("train", "all"):
+            train(network, out, arguments.jobs)
+        if arguments.stage == "train":
+            continue
+        results = sweep.read(out / "study.journal", network)
+        if arguments.stage != "show":
+            results = measure(results, out)
+            results.save(out / "sweep.json")
+        else:
+            results = sweep.Results.load(out / "sweep.json")
+        report.write_sweep(results, out / "report.html")
+        everything.append(results)
+    if arguments.json:
+        found = [rows(results) for results in everything]
+        document = {
+            "benchmark": "format_study",
+            "settings": {**SETTINGS, "samples": SAMPLES, "interval": INTERVAL, "simulated images": IMAGES},
+            "same_width": [line for part in found for line in uniform(part)],
+            "rows": [row for part in found for row in part],
+            "versions": versions(),
+            "machine": machine(),
+        }
+        print(json.dumps(document, indent=1))
+        return
+    for results in everything:
+        for row in rows(results):
+            if row["front"]:
+                print(row["network"], row["configuration"], row["accuracy"], row["ebops"], row["hardware"])
 
 
 if __name__ == "__main__":

@@ -30,7 +30,8 @@ def estimates(graph: Graph, interval: int) -> dict[str, float]:
     import qfx
 
     design = qfx.rtl.plan(graph, interval=interval)
-    found: dict[str, float] = {f"{name}_estimate": float(value) for name, value in design.estimate.items()}
+    guess = qfx.cost.estimate(design)
+    found = {f"{name}_estimate": round(getattr(guess, name), 1) for name in ("lut", "ff", "dsp", "bram18")}
     return {**found, "latency": float(design.latency), "interval_reached": float(design.interval)}
 
 
@@ -41,6 +42,7 @@ def measure_front(
     interval: int,
     slots: Iterable[int] | None = None,
     samples: np.ndarray | None = None,
+    per_layer: bool = True,
     note: Callable[[str], None] | None = None,
 ) -> Results:
     """Generate, simulate and synthesise the hardware of trials that left ``trials/<slot>/network.qfx`` in
@@ -55,11 +57,12 @@ def measure_front(
             can.
         slots: which trials; the front of the sweep when not given.
         samples: float inputs to simulate, batch first; 4 random ones when not given.
+        per_layer: also count the LUTs of each layer (a second synthesis).
         note: called with a line about each trial.
 
     Returns:
         The results with measurements: ``lut``, ``ff``, ``carry``, ``dsp``, ``bram`` (36 Kbit), ``latency``
-        and ``interval`` in cycles, ``lut_estimate``, ``simulated`` samples and ``rtl_mismatches`` among
+        and ``interval`` in cycles, ``simulated`` samples and ``rtl_mismatches`` among
         them. A trial whose hardware cannot be made has the reason in its notes, under ``hardware``.
     """
     out = Path(out)
@@ -70,7 +73,7 @@ def measure_front(
         if trial.slot not in chosen or not file.is_file():
             continue
         try:
-            found = _measured(file, interval, samples)
+            found = _measured(file, interval, samples, per_layer)
         except QfxError as error:
             found = {"metrics": {}, "notes": {"hardware": str(error)}, "layers": trial.layers}
         measured[trial.slot] = found
@@ -79,7 +82,7 @@ def measure_front(
     return results.with_measured(measured)
 
 
-def _measured(file: Path, interval: int, samples: np.ndarray | None) -> dict[str, Any]:
+def _measured(file: Path, interval: int, samples: np.ndarray | None, per_layer: bool) -> dict[str, Any]:
     """Measurements of one graph, from its folder when it is the same graph and question."""
     import qfx
     from qfx.report.build import write_text
@@ -88,7 +91,7 @@ def _measured(file: Path, interval: int, samples: np.ndarray | None) -> dict[str
     x = samples
     if x is None:
         x = np.random.default_rng(0).random((4, *graph.input_node.tensor.shape), dtype=np.float32)
-    asked = f"{_REVISION} {interval}"
+    asked = f"{_REVISION} {interval} {per_layer}"
     digest = hashlib.sha256(
         asked.encode() + file.read_bytes() + np.ascontiguousarray(x).tobytes()
     ).hexdigest()
@@ -102,7 +105,7 @@ def _measured(file: Path, interval: int, samples: np.ndarray | None) -> dict[str
         design = _generate(graph, folder, interval)
         ran = qfx.sim.run(design, x)
         wrong = (ran.codes != graph.run_codes(x)).reshape(len(x), -1).any(axis=1)
-        cost = qfx.cost.measure(design, per_layer=True)
+        cost = qfx.cost.measure(design, per_layer=per_layer)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     from qfx.sweep.study import layers
@@ -112,7 +115,6 @@ def _measured(file: Path, interval: int, samples: np.ndarray | None) -> dict[str
             **{name: getattr(cost, name) for name in ("lut", "ff", "carry", "dsp", "bram")},
             "latency": design.latency,
             "interval": design.interval,
-            "lut_estimate": design.estimate["lut"],
             "simulated": len(x),
             "rtl_mismatches": int(wrong.sum()),
         },

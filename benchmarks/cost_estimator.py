@@ -1,0 +1,123 @@
+"""The cost estimator against synthesis, on random designs that the cost table does not hold.
+
+    python benchmarks/cost_estimator.py [--json] [--designs 30] [--seed 2] [--jobs 1]
+
+The designs are those of `qfx.cost.designs`: small multilayer perceptrons and convolutional networks with
+integers of 2 to 8 bits, folded at random; the table was measured on designs of another seed. Each is
+estimated, then synthesised with Yosys as a whole (kept in the cost cache). `first` is the estimate of
+`qfx.rtl.plan` alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+import qfx
+from qfx.cost import designs, estimator
+from qfx.environment import machine, versions
+
+RESOURCES = ("lut", "ff", "dsp")
+
+
+def compare(graph: Any, arguments: dict[str, Any], index: int) -> dict[str, Any]:
+    """Estimate and synthesis of one design."""
+    with tempfile.TemporaryDirectory(prefix="qfx-estimator-") as scratch:
+        design = qfx.rtl.generate(graph, Path(scratch) / "rtl", **arguments)
+        guess = qfx.cost.estimate(design)
+        cost = qfx.cost.measure(design)
+    row: dict[str, Any] = {"network": index, "kernels": len(design.kernels), "interval": design.interval}
+    for name in RESOURCES:
+        row |= {name: getattr(cost, name), f"{name}_estimate": round(getattr(guess, name), 1)}
+    row |= {"lut_error": round(guess.lut_error, 1), "ff_error": round(guess.ff_error, 1)}
+    row |= {"bram18": 2 * cost.bram, "bram18_estimate": guess.bram18, "lut_first": design.estimate["lut"]}
+    return row
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Relative errors over all designs, and how often synthesis lies within two standard errors."""
+
+    def relative(name: str, guess: str) -> np.ndarray:
+        found = np.array([r[guess] for r in rows], dtype=float)
+        true = np.array([r[name] for r in rows], dtype=float)
+        return np.asarray((found - true) / np.maximum(true, 1))
+
+    lut, ff, first = (
+        relative("lut", "lut_estimate"),
+        relative("ff", "ff_estimate"),
+        relative("lut", "lut_first"),
+    )
+    worst = int(np.abs(lut).argmax())
+    inside = [abs(r["lut_estimate"] - r["lut"]) <= 2 * r["lut_error"] for r in rows]
+    return {
+        "designs": len(rows),
+        "lut_mean_absolute_error": float(np.abs(lut).mean()),
+        "lut_median_absolute_error": float(np.median(np.abs(lut))),
+        "lut_worst_error": float(lut[worst]),
+        "lut_worst_network": rows[worst]["network"],
+        "lut_mean_error": float(lut.mean()),
+        "lut_within_two_standard_errors": float(np.mean(inside)),
+        "lut_mean_absolute_error_first": float(np.abs(first).mean()),
+        "ff_mean_absolute_error": float(np.abs(ff).mean()),
+        "dsp_exact": sum(r["dsp"] == r["dsp_estimate"] for r in rows),
+        "bram18_exact": sum(r["bram18"] == r["bram18_estimate"] for r in rows),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--designs", type=int, default=30)
+    parser.add_argument("--seed", type=int, default=2)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    arguments = parser.parse_args()
+    table = estimator.default().table
+    if arguments.seed == table.made["seed"]:
+        parser.error(f"--seed {arguments.seed} is the one that the table was measured with")
+    drawn = designs.designs(arguments.seed, arguments.designs, ("integer",))
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        rows = list(pool.map(lambda d: compare(d[1], d[2], d[0]), drawn))
+    found = summary(rows)
+    if arguments.json:
+        document = {
+            "benchmark": "cost_estimator",
+            "command": f"python benchmarks/cost_estimator.py --designs {arguments.designs} --seed "
+            "{arguments.seed}",
+            "table": {
+                "kernels": len(table.rows),
+                "designs": len(table.wholes),
+                **table.made,
+                "tool": table.version,
+            },
+            "summary": found,
+            "rows": rows,
+            "versions": versions(),
+            "machine": machine(),
+        }
+        print(json.dumps(document, indent=1))
+        return
+    shown = Table(
+        "network", "LUT", "estimate", "standard error", "error", "FF", "estimate", "DSP", "estimate"
+    )
+    for r in rows:
+        shown.add_row(
+            str(r["network"]), f"{r['lut']:,}", f"{r['lut_estimate']:,.0f}", f"{r['lut_error']:,.0f}",
+            f"{100 * (r['lut_estimate'] / max(r['lut'], 1) - 1):+.1f} %", f"{r['ff']:,}",
+            f"{r['ff_estimate']:,.0f}", str(r["dsp"]), f"{r['dsp_estimate']:.0f}",
+        )  # fmt: skip
+    Console(width=120).print(shown)
+    for name, value in found.items():
+        print(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""Random networks as hardware designs: the cost table is measured on some, and tested on others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from qfx.errors import QfxError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from qfx.graph import Graph
+
+#: Families of formats, and how often each is drawn.
+FAMILIES = {"integer": 0.6, "minifloat": 0.2, "khot": 0.1, "mx": 0.1}
+
+
+def draw(seed: int, index: int, families: Sequence[str] = tuple(FAMILIES)) -> tuple[Graph, dict[str, Any]]:
+    """Network ``index`` of a seed, with random weights, and arguments for :func:`qfx.rtl.generate`.
+
+    A multilayer perceptron or a small convolutional network: 1 or 2 layers before the last, shortcuts,
+    depthwise convolutions, pooling, BatchNorm folded or kept; formats of one family, 2 to 8 bits; folded for
+    an interval of 2 to 20 times the default.
+
+    Raises:
+        QfxError: what was drawn has no hardware; :func:`designs` draws again.
+    """
+    import torch
+
+    import qfx
+    from qfx.sweep import names
+
+    rng = np.random.default_rng([seed, index])
+    share = np.array([FAMILIES[name] for name in families])
+    family = str(rng.choice(list(families), p=share / share.sum()))
+    width, other = (int(rng.integers(2 if family == "integer" else 3, 9)) for _ in range(2))
+    if family == "integer":
+        weight, activation = names.parse(f"int{width}"), names.parse(f"int{other}")
+    elif family == "khot":
+        weight = names.parse(str(rng.choice(names.khots([width]))))
+        activation = names.parse(f"int{other}")
+    else:
+        weight = activation = names.parse(str(rng.choice(names.formats([family], range(4, 9)))))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(rng.integers(1 << 31)))
+        model, shape = _mlp(rng) if rng.random() < 0.4 else _cnn(rng)
+        x = torch.rand(16, *shape)
+        _settle(model, x)
+        config = qfx.Config(
+            weight=weight,
+            activation=activation,
+            input=qfx.FixedPoint(int(rng.integers(2, 9)), None, signed=False),
+            per_channel=bool(family != "mx" and rng.random() < 0.5),
+            batch_norm=str(rng.choice(["fold", "keep"])),
+        )
+        q = qfx.prepare(model, x[:1], config)
+        qfx.calibrate(q, [x], progress=False)
+        graph = qfx.freeze(q)
+    least = qfx.rtl.plan(graph).interval
+    return graph, {"interval": int(least * np.exp(rng.uniform(np.log(2), np.log(20))))}
+
+
+def designs(
+    seed: int, count: int, families: Sequence[str] = tuple(FAMILIES)
+) -> Iterator[tuple[int, Graph, dict[str, Any]]]:
+    """``count`` networks with their numbers; what has no hardware is skipped."""
+    index = found = 0
+    while found < count:
+        try:
+            graph, arguments = draw(seed, index, families)
+        except QfxError:
+            index += 1
+            continue
+        yield index, graph, arguments
+        index, found = index + 1, found + 1
+
+
+def _mlp(rng: np.random.Generator) -> tuple[nn.Module, tuple[int, ...]]:
+    from torch import nn
+
+    sizes = [int(8 * rng.integers(1, 5)) for _ in range(int(rng.integers(2, 4)))] + [int(rng.integers(2, 11))]
+    layers: list[nn.Module] = []
+    for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+        layers += [nn.Linear(inputs, outputs), *([nn.BatchNorm1d(outputs)] if rng.random() < 0.3 else [])]
+        layers.append(nn.ReLU())
+    return nn.Sequential(*layers[:-1]), (sizes[0],)
+
+
+def _cnn(rng: np.random.Generator) -> tuple[nn.Module, tuple[int, ...]]:
+    from torch import nn
+
+    channels, size = int(rng.integers(1, 4)), int(rng.integers(6, 11))
+    shape = (channels, size, size)
+    layers: list[nn.Module] = []
+    for _ in range(int(rng.integers(1, 3))):
+        out = int(4 * rng.integers(1, 4))
+        stride = int(rng.choice([1, 1, 2])) if size > 4 else 1
+        kernel = int(rng.choice([1, 3, 3]))
+        layers.append(nn.Conv2d(channels, out, kernel, stride, kernel // 2, bias=bool(rng.random() < 0.5)))
+        if rng.random() < 0.5:
+            layers.append(nn.BatchNorm2d(out))
+        layers.append(nn.ReLU())
+        channels, size = out, (size + 2 * (kernel // 2) - kernel) // stride + 1
+        if rng.random() < 0.25:
+            layers.append(_Shortcut(channels))
+        elif rng.random() < 0.25:
+            layers += [nn.Conv2d(channels, channels, 3, 1, 1, groups=channels), nn.ReLU()]
+        if size >= 4 and rng.random() < 0.5:
+            layers.append(nn.MaxPool2d(2) if rng.random() < 0.7 else nn.AvgPool2d(2))
+            size //= 2
+    layers += [nn.Flatten(), nn.Linear(channels * size * size, int(rng.integers(2, 17)))]
+    return nn.Sequential(*layers), shape
+
+
+def _Shortcut(channels: int) -> nn.Module:  # noqa: N802
+    from torch import nn
+
+    class Shortcut(nn.Module):
+        """``relu(x + conv(x))``."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(channels, channels, 3, 1, 1)
+            self.relu = nn.ReLU()
+
+        def forward(self, x: Any) -> Any:
+            return self.relu(x + self.conv(x))
+
+    return Shortcut()
+
+
+def _settle(model: nn.Module, x: Any) -> None:
+    """Statistics of BatchNorm, with the spread that training gives its scales."""
+    from torch import nn
+
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.2)
+    model.train()
+    model(x)
+    model.eval()

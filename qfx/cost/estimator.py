@@ -1,0 +1,235 @@
+"""What a design will cost, without synthesis: a fit to the cost table, with standard errors.
+
+LUTs and flip-flops of a kernel are a sum of features (:mod:`qfx.cost.features`) with coefficients of zero or
+more, fitted per kernel module to the kernels of the table with relative weights. DSP blocks and block RAMs
+follow from rules. A design as a whole takes less than its kernels one by one, since synthesis sees through
+their boundaries; by how much is fitted to the designs of the table. Errors are those of kernels that the fit
+had not seen (cross-validation), and of designs around the sum of their kernels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from qfx.cost.features import Products, blocks, features
+from qfx.cost.table import Row, Table, shipped
+
+if TYPE_CHECKING:
+    from qfx.rtl.design import Design, Kernel
+
+FITTED = ("lut", "ff")
+#: Relative standard error of a module that the table does not have, and of the first estimate used for it.
+UNKNOWN = 0.4
+_FLOOR = 6.0  # LUTs or flip-flops: below that, relative errors say nothing
+_FOLDS = 5
+
+
+@dataclass(frozen=True)
+class KernelEstimate:
+    """One kernel by itself: resources and their standard errors."""
+
+    name: str
+    module: str
+    lut: float
+    ff: float
+    dsp: float
+    bram18: float
+    lut_error: float
+    ff_error: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A design: resources, the standard errors of LUTs and flip-flops, and its kernels one by one.
+
+    DSP blocks and block RAMs of 18 Kbit follow from rules and have no error of a fit.
+    """
+
+    lut: float
+    ff: float
+    dsp: float
+    bram18: float
+    lut_error: float
+    ff_error: float
+    kernels: tuple[KernelEstimate, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Module:
+    """Coefficients of a module for one resource, and the relative standard error of an estimate."""
+
+    coefficients: dict[str, float]
+    error: float
+
+    def __call__(self, values: dict[str, float]) -> float:
+        return sum(self.coefficients.get(name, 0.0) * value for name, value in values.items())
+
+
+class Estimator:
+    """Estimates after a cost table.
+
+    Args:
+        table: the shipped one when not given.
+    """
+
+    def __init__(self, table: Table | None = None) -> None:
+        self.table = shipped() if table is None else table
+        self.products: Products = {(a, b, s, t): (lut, dsp) for a, b, s, t, lut, dsp in self.table.products}
+        self._values = [features(_kernel(row), self.products) for row in self.table.rows]
+        self._models = {
+            (module, resource): self._fit(module, resource)
+            for module in sorted({row.module for row in self.table.rows})
+            for resource in FITTED
+        }
+        self._seen = self._measurements()
+        self._share = {resource: self._whole(resource) for resource in FITTED}
+
+    def kernel(self, kernel: Kernel) -> KernelEstimate:
+        """One kernel by itself."""
+        values = features(kernel, self.products)
+        dsp, bram18 = blocks(kernel, self.products)
+        found: dict[str, tuple[float, float]] = {}
+        seen = self._seen.get((kernel.module, _key(kernel.parameters)))
+        for resource in FITTED:
+            model = self._models.get((kernel.module, resource))
+            if seen is not None:
+                found[resource] = seen[resource]
+            elif model is not None:
+                value = model(values)
+                found[resource] = value, model.error * max(value, _FLOOR)
+            else:
+                value = values.get(f"plain_{resource}", 0.0)
+                found[resource] = value, UNKNOWN * max(value, _FLOOR)
+        (lut, lut_error), (ff, ff_error) = found["lut"], found["ff"]
+        return KernelEstimate(kernel.name, kernel.module, lut, ff, dsp, bram18, lut_error, ff_error)
+
+    def design(self, kernels: Iterable[Kernel]) -> Estimate:
+        """A design of these kernels."""
+        each = tuple(self.kernel(kernel) for kernel in kernels)
+        total: dict[str, float] = {}
+        for resource in FITTED:
+            share, spread = self._share[resource]
+            own = math.sqrt(sum(getattr(k, f"{resource}_error") ** 2 for k in each))
+            value = share * sum(getattr(k, resource) for k in each)
+            total |= {resource: value, f"{resource}_error": math.hypot(share * own, spread * value)}
+        return Estimate(
+            **total, dsp=sum(k.dsp for k in each), bram18=sum(k.bram18 for k in each), kernels=each
+        )
+
+    # -- fits ------------------------------------------------------------------------------------------------
+
+    def _fit(self, module: str, resource: str) -> _Module:
+        rows = [i for i, row in enumerate(self.table.rows) if row.module == module]
+        names = sorted({name for i in rows for name in self._values[i]})
+        x = np.array([[self._values[i].get(name, 0.0) for name in names] for i in rows])
+        y = np.array([float(getattr(self.table.rows[i], resource)) for i in rows])
+        weight = 1 / (y + _FLOOR)
+        solved = nonnegative_least_squares(x * weight[:, None], y * weight)
+        residuals = []
+        if len(rows) >= 2 * _FOLDS:
+            # Kernels with equal parameters are together inside or outside a fold.
+            groups = np.array([hash_of(_key(self.table.rows[i].parameters)) % _FOLDS for i in rows])
+            for fold in range(_FOLDS):
+                out = groups == fold
+                if out.any() and not out.all():
+                    w = nonnegative_least_squares((x * weight[:, None])[~out], (y * weight)[~out])
+                    guess = x[out] @ w
+                    residuals += list((guess - y[out]) / np.maximum(guess, _FLOOR))
+        error = float(np.sqrt(np.mean(np.square(residuals)))) if residuals else UNKNOWN / 2
+        return _Module(dict(zip(names, map(float, solved), strict=True)), error)
+
+    def _measurements(self) -> dict[tuple[str, str], dict[str, tuple[float, float]]]:
+        """Kernels of the table by module and parameters: mean, and the standard error of one more of them.
+
+        Equal parameters do not mean equal cost: what a memory holds decides how much of it disappears.
+        """
+        groups: dict[tuple[str, str], list[Row]] = {}
+        for row in self.table.rows:
+            groups.setdefault((row.module, _key(row.parameters)), []).append(row)
+        found = {}
+        for key, rows in groups.items():
+            values = {}
+            for resource in FITTED:
+                y = np.array([float(getattr(row, resource)) for row in rows])
+                spread = 0.04 * max(float(y.mean()), _FLOOR)
+                values[resource] = float(y.mean()), max(float(y.std()), spread)
+            found[key] = values
+        return found
+
+    def _whole(self, resource: str) -> tuple[float, float]:
+        """What share of the sum of its kernels a design takes, and the relative spread of that."""
+        shares = []
+        for whole in self.table.wholes:
+            parts = sum(getattr(self.table.rows[i], resource) for i in whole.rows)
+            if parts:
+                shares.append(getattr(whole, resource) / parts)
+        if len(shares) < 2:
+            return 1.0, UNKNOWN / 4
+        return float(np.mean(shares)), float(np.std(shares, ddof=1))
+
+
+@lru_cache(maxsize=1)
+def default() -> Estimator:
+    """The estimator after the shipped table."""
+    return Estimator()
+
+
+def estimate(design: Design | Sequence[Kernel]) -> Estimate:
+    """What a streaming design will cost on 7-series parts, with standard errors.
+
+    Args:
+        design: of :func:`qfx.rtl.plan` or :func:`qfx.rtl.generate`, or its kernels.
+
+    Raises:
+        QfxError: a parallel design, whose modules are not kernels with parameters.
+    """
+    from qfx.errors import QfxError
+
+    if getattr(design, "architecture", "stream") != "stream":
+        raise QfxError("cost.estimate: a parallel design has an estimate of its own; use design.estimate")
+    kernels: Iterable[Kernel] = getattr(design, "kernels", design)  # type: ignore[arg-type]
+    return default().design(kernels)
+
+
+def nonnegative_least_squares(a: np.ndarray, b: np.ndarray, rounds: int = 2000) -> np.ndarray:
+    """The ``x >= 0`` that minimises ``|a x - b|``, with columns scaled to length 1 and a slight pull to zero.
+
+    Cyclic coordinate descent. Source: V. Franc et al., "Sequential coordinate-wise algorithm for the
+    non-negative least squares problem", CAIP 2005.
+    """
+    scale = np.sqrt((a * a).sum(axis=0))
+    scale[scale == 0] = 1.0
+    scaled = a / scale
+    gram = scaled.T @ scaled + 1e-6 * np.eye(a.shape[1])
+    target = scaled.T @ b
+    x = np.zeros(a.shape[1])
+    for _ in range(rounds):
+        before = x.copy()
+        for j in range(len(x)):
+            x[j] = max(0.0, x[j] + (target[j] - gram[j] @ x) / gram[j, j])
+        if np.abs(x - before).max(initial=0.0) < 1e-9 * max(1.0, float(np.abs(x).max(initial=0.0))):
+            break
+    return np.asarray(x / scale)
+
+
+def hash_of(text: str) -> int:
+    """A number from a text that is the same in every process."""
+    import zlib
+
+    return zlib.crc32(text.encode())
+
+
+def _key(parameters: Any) -> str:
+    return " ".join(f"{k}={v}" for k, v in sorted(parameters.items()) if not k.endswith("_FILE"))
+
+
+def _kernel(row: Row) -> Kernel:
+    from qfx.rtl.design import Kernel
+
+    return Kernel("", row.module, row.parameters, (), (), "")
