@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from qfx.cli import check, convert, demo, fuzz, machine, report, sweep
+from qfx.cli import check, convert, cost_table, demo, fuzz, machine, ptq, report, sweep
 from qfx.cli.console import print_error
 from qfx.errors import QfxError
 
@@ -50,7 +50,7 @@ def options(debug: Debug = False) -> None:
     """Options of all commands."""
 
 
-for module in (machine, demo, convert, check, fuzz, sweep, report):
+for module in (machine, demo, convert, check, fuzz, ptq, sweep, report, cost_table):
     module.register(app)
 
 

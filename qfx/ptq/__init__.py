@@ -10,6 +10,7 @@ from qfx.ptq.calibration import Calibration, calibrate
 from qfx.ptq.equalization import Equalization, equalize
 from qfx.ptq.gptq import GPTQ, gptq
 from qfx.ptq.quantize import DEFAULT, METHODS, Method, quantize
+from qfx.ptq.ranges import RangeSearch, search_ranges
 from qfx.ptq.rounding import LearnedRounding, learn_rounding
 from qfx.ptq.search import FormatSearch, search_formats
 from qfx.ptq.smooth import ActivationEqualization, equalize_activations
@@ -26,6 +27,7 @@ __all__ = [
     "FormatSearch",
     "LearnedRounding",
     "Method",
+    "RangeSearch",
     "calibrate",
     "correct_bias",
     "equalize",
@@ -35,4 +37,5 @@ __all__ = [
     "quantize",
     "reestimate_batch_norm",
     "search_formats",
+    "search_ranges",
 ]

@@ -16,10 +16,11 @@ from qfx.nn.weighted import QuantWeighted, calibrate_constant
 from qfx.ptq.grid import Grid, grid_of
 from qfx.ptq.matrices import (
     Moments,
-    best_weights,
     damped,
     groups_of,
     moments,
+    pooled,
+    regressed,
     set_weight_rows,
     weight_rows,
 )
@@ -107,11 +108,16 @@ class Problem:
     def of(visit: Visit, options: Reconstruction) -> Problem:
         """The problem of a linear or convolution layer that is about to be computed."""
         assert isinstance(visit.twin, QuantWeighted)
-        seen = moments(visit, options.places)
+        halves = moments(visit, options.places)
+        seen = pooled(halves)
         central = seen.centred() if options.correct_bias else seen
-        hessian = damped(central.hessian, options.damp)
+        hessian = damped(central.hessian, options.damp, seen.count)
         weights = weight_rows(visit.twin)
-        target = best_weights(weights, central, hessian) if options.correct_inputs else weights
+        target = weights
+        if options.correct_inputs:
+            if options.correct_bias:
+                halves = (halves[0].centred(), halves[1].centred()) if halves[0] is not halves[1] else halves
+            target = regressed(weights, halves, options.damp)
         return Problem(weights, target, hessian, seen, options)
 
     def bias_change(self, rows: torch.Tensor) -> torch.Tensor:

@@ -86,8 +86,9 @@ def columns(layer: QuantWeighted, x: torch.Tensor) -> torch.Tensor:
     return unfolded.reshape(len(x), groups, -1, unfolded.shape[-1])
 
 
-def moments(visit: Visit, places: int | None, seed: int = 0) -> Moments:
-    """The moments of a layer's operands.
+def moments(visit: Visit, places: int | None, seed: int = 0) -> tuple[Moments, Moments]:
+    """The moments of a layer's operands, of every other sample and of the rest: two halves, so that what one
+    half suggests can be tried on the other. With a single sample both are the same.
 
     Args:
         visit: of a linear or convolution layer.
@@ -96,44 +97,94 @@ def moments(visit: Visit, places: int | None, seed: int = 0) -> Moments:
     layer = visit.module
     assert isinstance(layer, QuantWeighted)
     random = torch.Generator().manual_seed(seed)
-    sums: list[torch.Tensor] | None = None
-    count = 0
+    sums: list[list[torch.Tensor]] = [[], []]
+    counts = [0, 0]
+    seen = 0
     for (x,), (y,) in zip(visit.operands, visit.float_operands, strict=True):
         for at in range(0, len(x), _CHUNK):
             a, b = columns(layer, x[at : at + _CHUNK]), columns(layer, y[at : at + _CHUNK])
             if places is not None and a.shape[-1] > places:
                 picked = torch.randperm(a.shape[-1], generator=random)[:places].to(a.device)
                 a, b = a[..., picked], b[..., picked]
-            a, b = (t.permute(1, 2, 0, 3).flatten(2) for t in (a, b))
-            new = [a @ a.mT, b @ a.mT, a.sum(2), b.sum(2)]
-            sums = (
-                [t.double() for t in new] if sums is None else [s + t for s, t in zip(sums, new, strict=True)]
-            )
-            count += a.shape[2]
-    if sums is None or count == 0:
+            for half in (0, 1):
+                first = (half + seen) % 2
+                if first < len(a):
+                    new = _sums(a[first::2], b[first::2])
+                    sums[half] = [s + t for s, t in zip(sums[half], new, strict=True)] if sums[half] else new
+                    counts[half] += a[first::2].shape[0] * a.shape[-1]
+            seen += len(a)
+    if not counts[1]:
+        sums[1], counts[1] = sums[0], counts[0]
+    if not counts[0]:
         raise QfxError("qfx.ptq: no samples")
-    return Moments(*(s / count for s in sums), count)
+    halves = [Moments(*(t / c for t in s), c) for s, c in zip(sums, counts, strict=True)]
+    return halves[0], halves[1]
 
 
-def damped(hessian: torch.Tensor, damp: float) -> torch.Tensor:
-    """``H`` with ``damp`` times its mean diagonal added to the diagonal; inputs that are always 0 get a 1."""
+def _sums(a: torch.Tensor, b: torch.Tensor) -> list[torch.Tensor]:
+    """Sums over samples and places of ``a a^T``, ``b a^T``, ``a`` and ``b``."""
+    a, b = (t.permute(1, 2, 0, 3).flatten(2) for t in (a, b))
+    return [t.double() for t in (a @ a.mT, b @ a.mT, a.sum(2), b.sum(2))]
+
+
+def pooled(halves: tuple[Moments, Moments]) -> Moments:
+    """The moments of all samples."""
+    a, b = halves
+    if a is b or a.hessian is b.hessian:
+        return a
+    share = a.count / (a.count + b.count)
+    parts = (
+        share * s + (1 - share) * t
+        for s, t in (
+            (a.hessian, b.hessian),
+            (a.cross, b.cross),
+            (a.mean, b.mean),
+            (a.float_mean, b.float_mean),
+        )
+    )
+    return Moments(*parts, a.count + b.count)
+
+
+def damped(hessian: torch.Tensor, damp: float, count: int) -> torch.Tensor:
+    """``H`` with ``damp`` times its mean diagonal added to the diagonal, and what lies beside the diagonal
+    made smaller by ``count / (n + count)``: with few samples, it is mostly chance. Inputs that are always 0
+    get a 1.
+    """
     diagonal = hessian.diagonal(dim1=1, dim2=2)
     mean = diagonal.mean(dim=1, keepdim=True)
     extra = damp * mean + (diagonal + damp * mean <= 0).to(diagonal.dtype)
-    return hessian + torch.diag_embed(extra)
+    trust = count / (count + hessian.shape[2])
+    return hessian * trust + torch.diag_embed(diagonal * (1 - trust) + extra)
 
 
-def best_weights(rows: torch.Tensor, seen: Moments, hessian: torch.Tensor) -> torch.Tensor:
+def best_weights(rows: torch.Tensor, seen: Moments, damp: float) -> torch.Tensor:
     """The weights that make most of the quantized operands: ridge regression of the float results.
 
-    Minimises ``|W x - T x'|^2`` plus the damping that is part of ``hessian`` times ``|T - W|^2``.
+    Minimises ``|W x - T x'|^2 + ridge * |T - W|^2``; the ridge is ``damp`` plus inputs per sample, times the
+    mean diagonal of ``H``.
 
     Args:
-        rows: the float network's weights ``W``.
-        seen: moments; hessian: :func:`damped` of ``seen.hessian``.
+        rows: the float network's weights ``W``; seen: moments.
     """
+    diagonal = seen.hessian.diagonal(dim1=1, dim2=2)
+    mean = diagonal.mean(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
+    ridge = (damp + seen.hessian.shape[2] / seen.count) * mean.expand_as(diagonal)
     step = rows @ (seen.cross - seen.hessian)
-    return rows + torch.linalg.solve(hessian, step.mT).mT
+    return rows + torch.linalg.solve(seen.hessian + torch.diag_embed(ridge), step.mT).mT
+
+
+def regressed(rows: torch.Tensor, halves: tuple[Moments, Moments], damp: float) -> torch.Tensor:
+    """:func:`best_weights` of all samples in the rows where those of either half do better on the other half
+    than ``rows`` do; ``rows`` elsewhere."""
+    a, b = halves
+    if a is b or a.hessian is b.hessian:
+        return rows
+    gain = torch.zeros(rows.shape[:2], dtype=rows.dtype, device=rows.device)
+    for fit, test in ((a, b), (b, a)):
+        step = best_weights(rows, fit, damp) - rows
+        # |W x - T x'|^2 - |W x - W x'|^2 for T = W + step.
+        gain += ((step @ test.hessian - 2.0 * rows @ (test.cross - test.hessian)) * step).sum(2)
+    return torch.where((gain < 0).unsqueeze(2), best_weights(rows, pooled(halves), damp), rows)
 
 
 def objective(rows: torch.Tensor, target: torch.Tensor, hessian: torch.Tensor) -> torch.Tensor:

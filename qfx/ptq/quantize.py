@@ -18,6 +18,7 @@ from qfx.ptq.bias_correction import BiasCorrection, correct_bias
 from qfx.ptq.calibration import Calibration, calibrate
 from qfx.ptq.equalization import Equalization, equalize
 from qfx.ptq.gptq import GPTQ, gptq
+from qfx.ptq.ranges import RangeSearch, search_ranges
 from qfx.ptq.rounding import LearnedRounding, learn_rounding
 from qfx.ptq.search import FormatSearch, search_formats
 from qfx.ptq.smooth import ActivationEqualization, equalize_activations
@@ -45,6 +46,7 @@ METHODS: dict[str, Method] = {
     "equalization": Method(Equalization, equalize, moves_ranges=True),
     "activation_equalization": Method(ActivationEqualization, equalize_activations, moves_ranges=True),
     "calibration": Method(Calibration, calibrate),
+    "range_search": Method(RangeSearch, search_ranges),
     "format_search": Method(FormatSearch, search_formats),
     "gptq": Method(GPTQ, gptq),
     "learned_rounding": Method(LearnedRounding, learn_rounding),

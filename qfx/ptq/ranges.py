@@ -1,0 +1,122 @@
+"""Search of activation ranges by the error of the whole network's result.
+
+What clipping costs is not seen in the tensor itself: a few large numbers may decide the result. So each cast
+    is
+tried alone, in the float network, at a few positions of its binary point, and the result is compared. The
+idea of measuring at the output is that of Y. Nahshan et al., "Loss Aware Post-Training Quantization",
+arXiv:1911.07190; there the scales are real numbers and found together, here there are a handful of positions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from qfx.errors import QfxError
+from qfx.learn.calibrate import calibrate_biases
+from qfx.learn.model import QuantizedModel
+from qfx.nn.functional import cast
+from qfx.nn.module import Again
+from qfx.nn.quantizer import Quantizer
+from qfx.ptq.calibration import is_learned
+from qfx.ptq.progress import shown
+from qfx.ptq.walk import Batches, changed, copied, float_network, inputs
+
+
+@dataclass(frozen=True)
+class RangeSearch:
+    """Options of :func:`search_ranges`.
+
+    Args:
+        samples: the first so many samples are used; each cast costs two to four passes through what follows
+            it.
+        reach: positions to try on either side of the present one.
+    """
+
+    samples: int = 16
+    reach: int = 2
+
+    def __post_init__(self) -> None:
+        if self.samples < 1 or self.reach < 1:
+            raise QfxError(f"RangeSearch: samples and reach must be at least 1, found {self}")
+
+
+@torch.no_grad()
+def search_ranges(
+    q: QuantizedModel,
+    batches: Batches,
+    options: RangeSearch | None = None,
+    *,
+    reference: QuantizedModel | None = None,
+    progress: bool = True,
+) -> QuantizedModel:
+    """A copy in which the binary point of every activation is where the network's result suffers least.
+
+    From the present position, upwards and downwards as long as the squared error of the result shrinks.
+    Frozen binary points and those with one per channel stay.
+
+    Args:
+        q: a calibrated prepared model.
+        batches: batches of inputs, or ``(inputs, ...)`` tuples.
+        options: see :class:`RangeSearch`.
+        reference: see :func:`qfx.ptq.quantize`.
+        progress: show a bar.
+
+    Raises:
+        QfxError: bad data, a model that is not calibrated.
+    """
+    options = RangeSearch() if options is None else options
+    result = copied(q)
+    x = torch.cat(inputs(result, batches))[: options.samples]
+    model = float_network(q if reference is None else reference)
+    steps = list(model._qfx_items())
+    last = {i: n for n, (step, _) in enumerate(steps) for i in step.inputs}
+    shared = {id(m.module) for m in result.modules() if isinstance(m, Again)}
+
+    def run(values: dict[int, torch.Tensor], first: int) -> torch.Tensor:
+        for n in range(first, len(steps)):
+            step, module = steps[n]
+            values[n] = module(*(values[i] for i in step.inputs)) if step.inputs else module(x)
+            for i in step.inputs:
+                if last[i] == n:
+                    values.pop(i, None)
+        return values[len(steps) - 1]
+
+    wanted = run({}, 0)
+    live: dict[int, torch.Tensor] = {}
+    for n in shown(range(len(steps)), "search of ranges", progress):
+        step, module = steps[n]
+        live[n] = module(*(live[i] for i in step.inputs)) if step.inputs else module(x)
+        here = result.get_submodule(step.target)
+        for i in step.inputs:
+            if last[i] == n:
+                live.pop(i, None)
+        if not isinstance(here, Quantizer) or here.channels > 1 or not is_learned(here) or id(here) in shared:
+            continue
+
+        def error(frac: int, n: int = n, fmt: Quantizer = here) -> float:
+            values = dict(live)
+            values[n] = cast(live[n].clone(), 2.0**frac, fmt.fmt)
+            return float((run(values, n + 1) - wanted).square().sum())
+
+        frac = here._frac()
+        assert isinstance(frac, int)
+        here.set(descend(error, frac, options.reach), here.rms.tolist() if here.gaps else None)
+    return changed(calibrate_biases(result))
+
+
+def descend(error: object, start: int, reach: int) -> int:
+    """The position of the smallest error that is reached from ``start`` without going up, at most ``reach``
+    away."""
+    assert callable(error)
+    least, best = error(start), start
+    for direction in (-1, 1):
+        for distance in range(1, reach + 1):
+            here = error(start + direction * distance)
+            if here >= least:
+                break
+            least, best = here, start + direction * distance
+        if best != start:
+            break
+    return best
