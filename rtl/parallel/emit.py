@@ -360,7 +360,8 @@ class Writer:
     def _operands(self, node: Node, stage: int, skip: int = 0) -> list[Callable[[int, int], str]]:
         """The operands of a node as functions of the lowest and the highest bit that is wanted; constants
         stand behind the first ``skip`` data."""
-        args, found = list(node.args), []
+        args = list(node.args)
+        found: list[Callable[[int, int], str]] = []
         for is_node, value in zip(node.data[skip::2], node.data[skip + 1 :: 2], strict=True):
             if is_node:
                 found.append(partial(self._part, args.pop(0), stage))
