@@ -129,7 +129,12 @@ def stage_kernels(stage: Stage, fold: Fold, *, words: bool = False, top: str | N
         beats = [value.channels // fold.pe for value in stage.inputs]
         kernels.append(
             _kernel(
-                "qfx_concat", stage.node, WIDTH=fold.pe * stage.output.width, BEATS0=beats[0], BEATS1=beats[1]
+                "qfx_concat",
+                stage.node,
+                WIDTH=fold.pe * stage.output.width,
+                BEATS0=beats[0],
+                BEATS1=beats[1],
+                WAIT=int(stage.waits),
             )
         )
     elif isinstance(stage, Reorder):

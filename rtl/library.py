@@ -11,8 +11,9 @@ import numpy as np
 
 from qfx.rtl.design import Kernel
 
-#: What a step does, as bits: takes a beat from input 0, from input 1, makes a beat.
-TAKE0, TAKE1, MAKE = 1, 2, 4
+#: What a step does, as bits: takes a beat from input 0, from input 1, makes a beat; waits for a beat at
+#: input 1 and leaves it there.
+TAKE0, TAKE1, MAKE, PEEK1 = 1, 2, 4, 8
 
 
 def clog2(n: int) -> int:
@@ -85,7 +86,8 @@ def _downsize_steps(kernel: Kernel) -> np.ndarray:
 
 
 def _concat_steps(kernel: Kernel) -> np.ndarray:
-    return _sequence(*[TAKE0 | MAKE] * kernel.number("BEATS0"), *[TAKE1 | MAKE] * kernel.number("BEATS1"))
+    first = TAKE0 | MAKE | (PEEK1 if kernel.number("WAIT") else 0)
+    return _sequence(*[first] * kernel.number("BEATS0"), *[TAKE1 | MAKE] * kernel.number("BEATS1"))
 
 
 def _slice_steps(kernel: Kernel) -> np.ndarray:
@@ -236,7 +238,9 @@ _MODULES = (
         latency=lambda k: 2 if k.number("MODE") == 2 else 1,
         steps=lambda _: _sequence(TAKE0 | TAKE1 | MAKE),
     ),
-    Module("qfx_concat", _words("WIDTH BEATS0 BEATS1"), inputs=("s0_axis", "s1_axis"), steps=_concat_steps),
+    Module(
+        "qfx_concat", _words("WIDTH BEATS0 BEATS1 WAIT"), inputs=("s0_axis", "s1_axis"), steps=_concat_steps
+    ),
     Module("qfx_reorder", _words("WIDTH LENGTH ADDRESS_FILE RAM_STYLE")),
     Module(
         "qfx_table",

@@ -76,6 +76,7 @@ class Lowering:
         self.stages: list[Stage] = []
         self.values: dict[str, Value] = {}
         self.notes: dict[str, str] = {}
+        self.free: set[str] = set()  # streams that depend on no input
         self.constants = constant_tensors(graph)
         # Reordered copies by stream and permutation, so that two consumers share one.
         self.copies: dict[tuple[str, bytes], str] = {}
@@ -183,8 +184,7 @@ class Lowering:
             return x
         shifts = tuple(p - f for p, f in zip(x.fracs, fracs, strict=True))
         out = replace(x, name=f"{node.name}_in{index}", node=None, width=width, signed=signed, fracs=fracs)
-        self.stages.append(_cast(node.name, x, out, shifts, "TRN", "WRAP"))
-        return out
+        return self.put(_cast(node.name, x, out, shifts, "TRN", "WRAP"))
 
     def shifted(self, node: Node, x: Value, out: Value) -> Value:
         """The numbers of ``x`` as those of ``out``, which has finer binary points or other words: exact."""
@@ -193,6 +193,8 @@ class Lowering:
 
     def put(self, stage: Stage) -> Value:
         self.stages.append(stage)
+        if all(value.name in self.free for value in stage.inputs):
+            self.free.add(stage.output.name)
         return stage.output
 
     def skip(self, node: Node, x: Value, why: str) -> Value:
@@ -571,7 +573,7 @@ class Lowering:
                     fracs=(frac,) * channels,
                 )
             )
-            joined = self.put(Concat(node.name, (joined, part), out))
+            joined = self.put(Concat(node.name, (joined, part), out, joined.name in self.free))
         return joined
 
     def move(self, node: Node) -> Value:

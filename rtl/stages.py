@@ -205,7 +205,13 @@ class Binary(Stage):
 
 @dataclass(frozen=True, eq=False)
 class Concat(Stage):
-    """The channels of operand 0, then those of operand 1; both have the result's element format."""
+    """The channels of operand 0, then those of operand 1; both have the result's element format.
+
+    ``waits``: operand 0 depends on no input, so its beats are there before the frame is; they pass when the
+    frame's are there.
+    """
+
+    waits: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ namespace {
 
 enum Kind : int64_t { STEPS, WINDOW, REORDER, FIFO, FORK, MATMUL };
 enum Status : int { FINISHED, DEADLOCK, OUT_OF_TIME };
-constexpr uint8_t TAKE0 = 1, TAKE1 = 2, MAKE = 4;
+constexpr uint8_t TAKE0 = 1, TAKE1 = 2, MAKE = 4, PEEK1 = 8;
 
 // A row of the table; p is: STEPS start, count / WINDOW start, count, depth, fill0 / REORDER length / FIFO depth, style / FORK start, count /
 // MATMUL start, count, beats of a matrix.
@@ -126,7 +126,7 @@ extern "C" int qfx_simulate(const int64_t* settings, const Kernel* kernels, cons
                 if (kernel.kind == STEPS) {
                     const uint8_t step = steps[kernel.p[0] + s.position];
                     const bool take0 = step & TAKE0, take1 = step & TAKE1;
-                    const bool have0 = !take0 || valid[kernel.in0], have1 = !take1 || valid[kernel.in1];
+                    const bool have0 = !take0 || valid[kernel.in0], have1 = !(take1 || step & PEEK1) || valid[kernel.in1];
                     if (kernel.in1 != kernel.in0) set_ready(kernel.in1, enabled && take1 && have0);
                     set_ready(kernel.in0, enabled && take0 && have1);
                     fires = enabled && have0 && have1;

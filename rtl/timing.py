@@ -18,7 +18,7 @@ import numpy as np
 
 from qfx.rtl import native
 from qfx.rtl.design import Design, Kernel
-from qfx.rtl.library import MAKE, TAKE0, TAKE1, latency, matmul_load, steps, window_sequence
+from qfx.rtl.library import MAKE, PEEK1, TAKE0, TAKE1, latency, matmul_load, steps, window_sequence
 
 FINISHED, DEADLOCK, OUT_OF_TIME = 0, 1, 2
 _QUIET = 512  # cycles without any event after which nothing can happen any more; longer than any pipeline
@@ -166,11 +166,12 @@ class _Steps:
         s, step = self.s, self.sequence[self.position]
         enabled = self.pipeline.enabled()
         taken = [i for i, bit in zip(self.inputs, (TAKE0, TAKE1), strict=False) if step & bit]
+        needed = taken + ([self.inputs[1]] if step & PEEK1 else [])
         for i in self.inputs:
-            s.ready[i] = enabled and i in taken and all(s.valid[j] for j in taken if j != i)
+            s.ready[i] = enabled and i in taken and all(s.valid[j] for j in needed if j != i)
         if not enabled:
             return False
-        fires = all(s.valid[i] for i in taken)
+        fires = all(s.valid[i] for i in needed)
         if fires:
             self.position = (self.position + 1) % len(self.sequence)
         return self.pipeline.shift(fires and bool(step & MAKE)) or fires

@@ -3,7 +3,8 @@
 module qfx_concat #(
     parameter WIDTH = 8,
     parameter BEATS0 = 1,
-    parameter BEATS1 = 1
+    parameter BEATS1 = 1,
+    parameter WAIT = 0                      // 1: beats of stream 0 pass only while one of stream 1 is there
 ) (
     input  wire             clk,
     input  wire             rst,
@@ -26,8 +27,9 @@ module qfx_concat #(
     reg [WIDTH-1:0] data;
 
     wire en = !m_axis_tvalid || m_axis_tready;
-    wire fire = en && (second ? s1_axis_tvalid : s0_axis_tvalid);
-    assign s0_axis_tready = en && !second;
+    wire goes = en && (WAIT == 0 || s1_axis_tvalid);
+    wire fire = second ? en && s1_axis_tvalid : goes && s0_axis_tvalid;
+    assign s0_axis_tready = goes && !second;
     assign s1_axis_tready = en && second;
     assign m_axis_tdata = data;
 

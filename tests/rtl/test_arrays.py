@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
-from array_networks import ARRAY_NETWORKS
-from rtl_networks import inputs
+from array_networks import ARRAY_NETWORKS, constant
+from rtl_networks import Net, inputs
 
 import qfx.rtl
 import qfx.sim
@@ -45,6 +46,27 @@ FEW = ("layer_norm", "attention", "per_channel")
 )
 def test_bits_and_cycles(name: str, tmp_path: Path) -> None:
     check(ARRAY_NETWORKS[name](), tmp_path)
+
+
+@pytest.mark.skipif(timing._library() is None, reason="no C++ compiler")
+@pytest.mark.parametrize("name", ARRAY_NETWORKS)
+@pytest.mark.parametrize("options", [{}, {"capacity_one": True, "source_frames": 1}])
+def test_both_timing_models_agree(name: str, options: dict[str, int]) -> None:
+    design = qfx.rtl.plan(ARRAY_NETWORKS[name]())
+    frames = 1 if "source_frames" in options else 3
+    python = timing.simulate(design, frames, python=True, **options)
+    fast = timing.simulate(design, frames, **options)
+    assert dataclasses.replace(python, states=()) == dataclasses.replace(fast, states=())
+    assert python.status == timing.FINISHED
+
+
+def test_a_constant_in_front_waits_for_its_frame(tmp_path: Path) -> None:
+    """A class token: the output begins with channels that depend on nothing, and not before its frame."""
+    n = Net((3, 4), FixedPoint(5, 2))
+    first = constant(n, (2, 4), FixedPoint(5, 2))
+    graph = n.build(n.add(ops.Concat(), first, constant(n, (1, 4), FixedPoint(5, 2)), n.x))
+    design = check(graph, tmp_path)
+    assert timing.simulate(design, 3).first_out > timing.simulate(design, 3).first_in
 
 
 def test_what_does_not_depend_on_the_input_is_refused() -> None:

@@ -404,6 +404,35 @@ def matmul_cases() -> list[Case]:
     ]  # fmt: skip
 
 
+class WaitingConcatModel(StepModel):
+    """qfx_concat with WAIT: steps that take from stream 0 wait for a beat of stream 1."""
+
+    def signals(self, tvalid: Sequence[bool], tready: Sequence[bool]) -> Signals:
+        below = super().signals(tvalid, tready)
+        return Signals((below.tready[0] and tvalid[1], below.tready[1]), below.tvalid, below.beat)
+
+    def fires(self, tvalid: Sequence[bool], tready: Sequence[bool]) -> bool:
+        return super().fires(tvalid, tready) and tvalid[1]
+
+
+def concat_cases() -> list[Case]:
+    def make(width: int, beats0: int, beats1: int) -> Case:
+        pixels = 5
+
+        def frame(rng: np.random.Generator) -> tuple[list[list[int]], list[int]]:
+            (_, x0), (_, x1) = (_draw(rng, pixels * n, width, False, 1) for n in (beats0, beats1))
+            parts = np.array(x0).reshape(pixels, beats0), np.array(x1).reshape(pixels, beats1)
+            return [x0, x1], np.hstack(parts).reshape(-1).tolist()
+
+        sequence = [((0,), True)] * beats0 + [((1,), True)] * beats1
+        return _case(
+            "qfx_concat", {"WIDTH": width, "BEATS0": beats0, "BEATS1": beats1, "WAIT": 1}, [width, width],
+            width, lambda: WaitingConcatModel(1, sequence, inputs=2), frame, pixels * (beats0 + beats1),
+        )  # fmt: skip
+
+    return [make(8, 1, 1), make(5, 3, 2)]
+
+
 SWEEPS: dict[str, Callable[[], list[Case]]] = {
     "qfx_table": table_cases,
     "qfx_piecewise": piecewise_cases,
@@ -415,4 +444,5 @@ SWEEPS: dict[str, Callable[[], list[Case]]] = {
     "qfx_constant": constant_cases,
     "qfx_gather": gather_cases,
     "qfx_matmul": matmul_cases,
+    "qfx_concat": concat_cases,
 }

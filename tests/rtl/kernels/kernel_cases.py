@@ -766,7 +766,7 @@ KERNELS: dict[str, Callable[[], list[Case]]] = {
     "qfx_leaky_relu": leaky_cases,
     "qfx_clip": clip_cases,
     "qfx_binary": binary_cases,
-    "qfx_concat": concat_cases,
+    "qfx_concat": lambda: [*concat_cases(), *_arrays("qfx_concat")],
     "qfx_reorder": reorder_cases,
     **{
         name: partial(_arrays, name)
