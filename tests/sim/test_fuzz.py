@@ -50,6 +50,18 @@ def test_a_network_is_the_same_every_time_and_survives_its_file(tmp_path: Path) 
         assert check(read, ("torch",)).equal == (("torch",) if index == 6 else ("reference",))
 
 
+def test_designs_of_a_network() -> None:
+    """One for each architecture that is asked for and that the network has, with options of its own."""
+    every = fuzz.draw(5, 7, architectures=fuzz.ARCHITECTURES)
+    kinds = [cases.architecture(options) for options in every.rtl]
+    assert kinds == sorted(set(kinds), key=fuzz.ARCHITECTURES.index) and "parallel" in kinds
+    for kind in kinds:
+        assert fuzz.draw(5, 7, architectures=(kind,)).rtl == every.designs(kind).rtl
+    drawn = [fuzz.draw(5, index, architectures=("mixed",)) for index in range(8, 14)]
+    named = [options["architecture"] for case in drawn for options in case.rtl]
+    assert named and all(set(by.values()) == {"parallel"} for by in named)
+
+
 def test_a_failure_names_the_implementation_and_a_crash_is_one() -> None:
     case = fuzz.draw(5, 7)
     outcome = check(case.replace(rtl=({"fold": {"no_such_layer": {"pe": 1}}},)), ("torch", "rtl"))
@@ -60,6 +72,8 @@ def test_a_failure_names_the_implementation_and_a_crash_is_one() -> None:
 def test_bad_arguments_and_files(tmp_path: Path) -> None:
     with pytest.raises(QfxError, match="supported: at least 1 network"):
         fuzz.run(0, against=("rtl",), progress=False)
+    with pytest.raises(QfxError, match="supported: stream, parallel, mixed"):
+        fuzz.run(1, against=("rtl",), architectures=("systolic",), progress=False)
     with pytest.raises(QfxError, match="against torch, hls, rtl"):
         fuzz.run(1, against=("verilog",), progress=False)
     with pytest.raises(QfxError, match="not a fuzz case"):

@@ -7,7 +7,7 @@ import pytest
 
 from qfx.formats import Binary, FixedPoint, Format, KHot, Minifloat
 from qfx.graph import ops
-from qfx.sim.case import Case
+from qfx.sim.case import Case, architecture
 from qfx.sim.draw import draw_graph, draw_input
 from qfx.sim.shrink import shrink, size
 
@@ -66,6 +66,25 @@ def test_formats_with_gaps(kind: type[Format]) -> None:
     assert not cast.op.format.per_channel and size(small) == (2, 1)
     assert isinstance(small.graph.input_node.op, ops.Input)
     assert isinstance(small.graph.input_node.op.format, FixedPoint)
+
+
+def test_only_the_design_that_fails_remains() -> None:
+    """With the architecture that the fault needs and no other option; layers by name while they exist."""
+    parallel = {"architecture": "parallel", "levels": 2}
+    case = drawn(3).replace(rtl=({"interval": 100}, parallel))
+    small = shrink(case, lambda c: "parallel" if "parallel" in map(architecture, c.rtl) else "", attempts=400)
+    assert small.rtl == ({"architecture": "parallel"},)
+
+    def mixed(case: Case) -> str:
+        return "mixed" if "mixed" in map(architecture, case.rtl) and has_strided_conv(case) else ""
+
+    case = next(c for c in map(drawn, range(60)) if has_strided_conv(c))
+    paths = [n.path for n in case.graph.nodes if isinstance(n.op, ops.Conv)]
+    small = shrink(
+        case.replace(rtl=({"architecture": dict.fromkeys(paths, "parallel")},)), mixed, attempts=400
+    )
+    left = [n.path for n in small.graph.nodes if isinstance(n.op, ops.Conv)]
+    assert small.rtl == ({"architecture": dict.fromkeys(left, "parallel")},)
 
 
 def test_the_number_of_attempts_is_bounded() -> None:
