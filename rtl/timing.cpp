@@ -80,7 +80,7 @@ extern "C" int qfx_simulate(const int64_t* settings, const Kernel* kernels, cons
             break;
         }
         set_valid(source, (available < 0 || frame < available) &&
-                              (interval == 0 || now >= frame * interval + beat * interval / in_beats));
+                              now > (interval == 0 ? 0 : frame * interval + beat * interval / in_beats));
         for (int64_t k : forks) {
             const Kernel& kernel = kernels[k];
             for (int64_t i = 0; i < kernel.p[1]; ++i)

@@ -26,7 +26,7 @@ _QUIET = 512  # cycles without any event after which nothing can happen any more
 
 @dataclass(frozen=True)
 class Run:
-    """What a run of the model gave. Cycles count from 0, the first cycle after reset.
+    """What a run of the model gave. Cycles count from 0, the first after reset; the source begins in cycle 1.
 
     Attributes:
         status: ``FINISHED`` (all frames came out), ``DEADLOCK`` or ``OUT_OF_TIME``.
@@ -352,7 +352,8 @@ def _simulate_python(network: _Network, frames: int, interval: int, max_cycles: 
             status = OUT_OF_TIME
             break
         frame, beat = divmod(sent, network.in_beats)
-        due = frame * interval + beat * interval // network.in_beats
+        # The first beat comes in the cycle after reset at the earliest; constants are on their way by then.
+        due = 1 + frame * interval + beat * interval // network.in_beats
         s.valid[network.source] = (available < 0 or frame < available) and now >= due
         for fork in forks:
             fork.offer()
