@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from qfx.errors import QfxError
 
-FLOWS = ("vivado", "yosys-nextpnr-ecp5")
+FLOWS = ("vivado", "quartus", "yosys-nextpnr-ecp5")
 """Tool chains that turn the Verilog of a design into a bitstream."""
 
 HLS_BACKENDS = ("Vitis", "Vivado", "Quartus", "Catapult", "oneAPI", "Libero")

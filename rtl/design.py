@@ -7,13 +7,19 @@ prints it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from qfx.graph import Graph
+
+if TYPE_CHECKING:
+    from qfx.boards import Board
+    from qfx.rtl.reports import Synthesis
 
 Parameter = int | str
 
@@ -273,6 +279,22 @@ class Design:
     def layer_kernels(self, node: str) -> Iterator[Kernel]:
         """The kernels of a graph node, in order of flow."""
         return (kernel for kernel in self.kernels if kernel.node == node)
+
+    def synthesize(
+        self, board: str | Board | os.PathLike[str] | None = None, *, timeout_s: float = 6 * 3600
+    ) -> Synthesis:
+        """Run the vendor's tools on the accelerator alone, up to routing: :func:`qfx.rtl.flow.synthesize`.
+
+        Args:
+            board: name or file of a board; by default the one that the design was generated for.
+            timeout_s: limit in seconds.
+
+        Raises:
+            QfxError: not written yet, no board, the tool is missing or fails.
+        """
+        from qfx.rtl.flow import synthesize  # it is a function of a design
+
+        return synthesize(self, board, timeout_s=timeout_s)
 
     def summary(self) -> str:
         """A table of the layers: fold, steps per frame, where weights are kept (words x bits), kernels."""

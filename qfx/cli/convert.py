@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -90,14 +91,24 @@ def rtl(
     board: BoardOption = None,
     interval: Interval = None,
     out: Out = None,
+    synthesize: Annotated[
+        bool, typer.Option("--synthesize", help="Run the tools of the board up to routing.")
+    ] = False,
     json: AsJson = False,
 ) -> None:
     """Write the Verilog of a graph."""
     out = out or default_out(file, "rtl")
     design = generate(load(file), out, board, interval)
+    measured: dict[str, Any] = {}
+    if synthesize:
+        found = design.synthesize(board)
+        measured = {**asdict(found), "fmax_mhz": round(found.fmax_mhz, 1), "meets_timing": found.meets_timing}
     if json:
         facts = {"top": design.top, "latency": design.latency, "interval": design.interval}
-        print_json({**facts, "files": [str(path) for path in design.files]})
+        files = [str(path) for path in design.files]
+        print_json({**facts, "files": files, **({"synthesis": measured} if synthesize else {})})
     else:
         print(design.summary())
         print(f"Verilog: {out}: top module {design.top}, {len(design.files)} files")
+        if synthesize:
+            print_table(("", ""), list(measured.items()))

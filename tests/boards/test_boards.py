@@ -42,7 +42,7 @@ def write(folder: Path, text: str) -> Path:
 
 
 def test_the_boards_that_come_with_qfx() -> None:
-    assert boards.names() == ("generic", "pynq-z2", "ultra96v2", "ulx3s", "zcu104")
+    assert boards.names() == ("de10-nano", "generic", "pynq-z2", "ultra96v2", "ulx3s", "zcu104")
 
 
 @pytest.mark.parametrize("name", boards.names())
@@ -63,6 +63,7 @@ def test_every_board_reads_under_its_own_name(name: str) -> None:
         ("pynq-z2", "xc7z020clg400-1", (53200, 106400, 220, 280, 0)),
         ("zcu104", "xczu7ev-ffvc1156-2-e", (230400, 460800, 1728, 624, 96)),
         ("ulx3s", "LFE5U-85F-6BG381C", (83640, 83640, 156, 208, 0)),
+        ("de10-nano", "5CSEBA6U23I7", (41910, 167640, 112, 307, 0)),
         ("generic", "xcvu13p-flga2577-2-e", (1728000, 3456000, 12288, 5376, 1280)),
     ],
 )
@@ -90,7 +91,7 @@ def test_a_users_own_file(tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(QfxError, match=r"'ultra96' is not known\. Did you mean ultra96v2\? Known boards: g"):
+    with pytest.raises(QfxError, match=r"'ultra96' is not known\. Did you mean ultra96v2\? Known boards: d"):
         boards.get("ultra96")
     with pytest.raises(QfxError, match="not known"):
         boards.get("../boards/ulx3s")
@@ -105,7 +106,7 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
         ("clock_mhz = 100", "clock_mhz = 0", "clock_mhz: 0 is not a frequency"),
         ("clock_mhz = 100", "clock_mhz = nan", "clock_mhz: nan is not a frequency"),
         ("clock_mhz = 100", "clock_mhz = true", "clock_mhz: True is not a frequency"),
-        ('flow = "vivado"', 'flow = "ise"', "flow: 'ise' is not one of vivado, yosys-nextpnr-ecp5"),
+        ('flow = "vivado"', 'flow = "ise"', "flow: 'ise' is not one of vivado, quartus, yosys-nextpnr-ecp5"),
         ('hls_backend = "Vitis"', 'hls_backend = "vitis"', "hls_backend: 'vitis' is not one of Vitis"),
         ("lut = 20800", "lut = 20800.5", "resources.lut: 20800.5 is not a whole number of at least 1"),
         ("dsp = 90", "dsp = -1", "resources.dsp: -1 is not a whole number"),

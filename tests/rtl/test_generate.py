@@ -333,7 +333,7 @@ def test_vivado_script_names_every_file(tmp_path: Path) -> None:
     design = qfx.rtl.generate(NETWORKS["minimal"](), tmp_path / "rtl", board="pynq-z2", interval=600)
     script = (tmp_path / "rtl" / "vivado.tcl").read_text()
     for path in design.files:
-        assert script.count(f"\n    {path.name}\n") == 1
+        assert script.count(f"\n    {path.name} \\\n") == 1
     assert "-part xc7z020clg400-1" in script and f"-top {design.top}" in script
     assert script.count("{") == script.count("}")
     assert (
