@@ -1,15 +1,15 @@
 """What the parallel architecture costs: a trained multilayer perceptron (16-64-32-32-5) in Yosys' 7-series
 primitives.
 
-    python benchmarks/rtl_cost.py [--json] [--bits 6 4] [--no-products]
+    python benchmarks/rtl_cost.py [--json] [--bits 6 4] [--no-products] [--times]
 
 Per width of weights and activations three designs of the same frozen graph, all pipelined, all fully
 unrolled, through the same Yosys script: QFX (`architecture="parallel"`), alkaid (the `peers` extra; its
 traced logic is first compared with the interpreter, sample by sample) and the same design as QFX's with
 `x*const` in place of adder graphs (`-nodsp` for all). Time to RTL is from the graph in memory to files, the
 best of three; QFX's contains reading the files back, which alkaid does not do. Before it, both tools have
-made a small network, so that no compiler and no parser generator is in it. Yosys takes minutes per design,
-half an hour for the one with products.
+made a small network, so that no compiler and no parser generator is in it; `--times` measures nothing else.
+Yosys takes minutes per design, half an hour for the one with products.
 """
 
 from __future__ import annotations
@@ -95,8 +95,10 @@ def timed(function: Callable[[Path], Any], folder: Path) -> tuple[Any, float, fl
     return result, min(walls), min(cpus)
 
 
-def cost(top: str, files: list[Path]) -> dict[str, Any]:
+def cost(top: str, files: list[Path], times: bool = False) -> dict[str, Any]:
     """Primitives of a design. Inverters stand in no count of LUTs; they are given beside them."""
+    if times:
+        return {}
     found = qfx.cost.measure(Kernel(top, files), dsp=False, timeout_s=4 * 3600)
     return {
         "lut": found.lut,
@@ -108,7 +110,7 @@ def cost(top: str, files: list[Path]) -> dict[str, Any]:
     }
 
 
-def ours(graph: Graph, folder: Path, levels: int) -> dict[str, Any]:
+def ours(graph: Graph, folder: Path, levels: int, times: bool) -> dict[str, Any]:
     """QFX: files, time, cost."""
     design, seconds, cpu = timed(
         lambda to: qfx.rtl.generate(graph, to, architecture="parallel", levels=levels), folder
@@ -121,7 +123,7 @@ def ours(graph: Graph, folder: Path, levels: int) -> dict[str, Any]:
         "verilog_bytes": sum(path.stat().st_size for path in design.files),
         "latency": design.latency,
         "estimate": dict(design.estimate),
-        **cost(design.top, list(design.files)),
+        **cost(design.top, list(design.files), times),
     }
 
 
@@ -150,7 +152,7 @@ def alkaid_logic(graph: Graph) -> Any:
     return trace(x, values[graph.output])
 
 
-def theirs(graph: Graph, x: np.ndarray, folder: Path, stages: int) -> dict[str, Any]:
+def theirs(graph: Graph, x: np.ndarray, folder: Path, stages: int, times: bool) -> dict[str, Any]:
     """alkaid with as many pipeline stages; two-operand adders, which come out smaller in Yosys than its fused
     ones."""
     from alkaid.codegen.rtl.rtl_model import RTLModel
@@ -166,7 +168,7 @@ def theirs(graph: Graph, x: np.ndarray, folder: Path, stages: int) -> dict[str, 
     if not np.array_equal(found, graph.run(x)):
         raise SystemExit("alkaid's logic and the graph differ: not the same network")
     files = [p for p in sorted((folder / str(REPEATS - 1) / "src").rglob("*.v")) if "wrapper" not in p.name]
-    return {"seconds": seconds, "cpu_seconds": cpu, "latency": stages, **cost("top", files)}
+    return {"seconds": seconds, "cpu_seconds": cpu, "latency": stages, **cost("top", files, times)}
 
 
 def constants(graph: Graph, x: np.ndarray, folder: Path, levels: int) -> dict[str, Any]:
@@ -192,14 +194,16 @@ def warm_up() -> None:
         RTLModel(alkaid_logic(graph), Path(name) / "alkaid", "top", n_stages=2, ternary_fuse=False).write()
 
 
-def measure(bits: int, levels: int, with_products: bool) -> dict[str, Any]:
-    """One row: the three designs of one network."""
+def measure(bits: int, levels: int, with_products: bool, times: bool) -> dict[str, Any]:
+    """One row: the designs of one network."""
     graph, x, accuracy = train(bits)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        row: dict[str, Any] = {"bits": bits, "accuracy": accuracy, "qfx": ours(graph, folder / "qfx", levels)}
-        row["alkaid"] = theirs(graph, x, folder / "alkaid", row["qfx"]["latency"])
-        row["lut_ratio_to_alkaid"] = row["qfx"]["lut"] / row["alkaid"]["lut"]
+        row: dict[str, Any] = {"bits": bits, "accuracy": accuracy}
+        row["qfx"] = ours(graph, folder / "qfx", levels, times)
+        row["alkaid"] = theirs(graph, x, folder / "alkaid", row["qfx"]["latency"], times)
+        if not times:
+            row["lut_ratio_to_alkaid"] = row["qfx"]["lut"] / row["alkaid"]["lut"]
         # Reading back is in QFX's time.
         for what in ("seconds", "cpu_seconds"):
             row[f"{what}_ratio_to_alkaid"] = row["qfx"][what] / row["alkaid"][what]
@@ -219,7 +223,7 @@ def show(rows: list[dict[str, Any]]) -> None:
             if name in row:
                 d = row[name]
                 seconds = f"{d['seconds']:.1f}" if "seconds" in d else ""
-                counts = (str(d[k]) for k in ("lut", "inverters", "ff", "carry", "dsp", "latency"))
+                counts = (str(d.get(k, "")) for k in ("lut", "inverters", "ff", "carry", "dsp", "latency"))
                 table.add_row(str(row["bits"]), name, *counts, seconds)
     Console().print(table)
 
@@ -231,10 +235,12 @@ def main() -> None:
         "--levels", type=int, default=parallel.LEVELS, help="levels between registers (default: %(default)s)"
     )
     parser.add_argument("--no-products", action="store_true", help="leave out x*const")
+    parser.add_argument("--times", action="store_true", help="time to RTL alone: no synthesis")
     parser.add_argument("--json", action="store_true", help="JSON, also in a terminal")
     options = parser.parse_args()
     warm_up()
-    rows = [measure(bits, options.levels, not options.no_products) for bits in options.bits]
+    with_products = not (options.no_products or options.times)
+    rows = [measure(bits, options.levels, with_products, options.times) for bits in options.bits]
     if options.json or not sys.stdout.isatty():
         print(
             json.dumps(
