@@ -1,9 +1,9 @@
 """Reads the text of a block line by line and computes what it says.
 
-A block has hundreds of thousands of characters, and a full Verilog parser (pyverilog: about 100 kB per
-second) would take longer than everything before. The emitter writes few kinds of lines, so this reader knows
-exactly those, and refuses everything else: a line that it accepts means here what it means in Verilog (the
-tests hold it against pyverilog, on designs and on damaged ones). Every value is declared, driven once, and
+A block has hundreds of thousands of characters, and a full Verilog parser (pyverilog) would take as long as
+everything before. The emitter writes few kinds of lines, so this reader knows exactly those, and refuses
+everything else: a line that it accepts means here what it means in Verilog (the tests hold it against
+pyverilog, on designs and on damaged ones). Every value is declared, driven once, and
 read after that; operands have equal widths and equally many registers in front of them; a value lies in the
 interval that its comment names.
 

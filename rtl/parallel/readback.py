@@ -26,7 +26,7 @@ from qfx.rtl.parallel.lines import read_block
 from qfx.rtl.readback import TOP_PORTS, ModuleText, ReadbackError, read_module
 
 _SAMPLES = 16
-#: Characters of Verilog up to which pyverilog reads everything: half a second.
+#: Characters of Verilog up to which pyverilog reads everything: a fraction of a second.
 WHOLE = 50_000
 _CONTROL = frozenset({"aclk", "aresetn", "s_axis_tvalid", "m_axis_tready", "en", "valid", "clk"})
 
