@@ -10,7 +10,7 @@ had not seen (cross-validation), and of designs around the sum of their kernels.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,22 @@ if TYPE_CHECKING:
 FITTED = ("lut", "ff")
 #: Relative standard error of a module that the table does not have, and of the first estimate used for it.
 UNKNOWN = 0.4
+#: Features that are first estimates of LUTs, or of flip-flops, by themselves.
+FIRST = {"lut": ("dot_lut", "constant_dot_lut", "constant_product"), "ff": ("dot_ff",)}
+#: What a multiplier by a constant takes of one by a number.
+CONSTANT = 0.5
+#: Kernels whose shares in a design are fitted apart.
+GROUPS = ("products", "elements", "streams")
+#: What a feature costs in LUTs where the table says little about it, when that is not 1.
+PRIOR = {
+    "one": 4.0,
+    "dropped": 0.3,
+    "constant_product": CONSTANT,
+    **dict.fromkeys(("operands", "product_bits", "registers", "dsp_product", "wide", "plain_ff"), 0.0),
+    **{f"dot_ff_{kind}": 0.0 for kind in (1, 2, 3, 4)},
+}
+#: How much that counts beside the measurements.
+PULL = 0.01
 _FLOOR = 6.0  # LUTs or flip-flops: below that, relative errors say nothing
 _FOLDS = 5
 
@@ -42,6 +58,8 @@ class KernelEstimate:
     bram18: float
     lut_error: float
     ff_error: float
+    #: Whether the table has no kernel like it.
+    is_new: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,11 +82,23 @@ class Estimate:
 class _Module:
     """Coefficients of a module for one resource, and the relative standard error of an estimate."""
 
+    resource: str
     coefficients: dict[str, float]
     error: float
 
-    def __call__(self, values: dict[str, float]) -> float:
-        return sum(self.coefficients.get(name, 0.0) * value for name, value in values.items())
+    def __call__(self, values: dict[str, float]) -> tuple[float, float]:
+        """Value and standard error. A feature that no kernel of the table had counts as the first estimate
+        that it is, or not at all, and makes the error that of an unknown module."""
+        value = sum(self.coefficients.get(name, 0.0) * value for name, value in values.items())
+        new = {name: v for name, v in values.items() if v and name not in self.coefficients}
+        for name, first in new.items():
+            if name.startswith(FIRST[self.resource]):
+                value += first * (CONSTANT if name.startswith("constant") else 1.0)
+        return value, (UNKNOWN if new else self.error) * max(value, _FLOOR)
+
+    def is_new(self, values: dict[str, float]) -> bool:
+        """Whether there is a feature that no kernel of the table had."""
+        return any(value and name not in self.coefficients for name, value in values.items())
 
 
 class Estimator:
@@ -81,17 +111,22 @@ class Estimator:
     def __init__(self, table: Table | None = None) -> None:
         self.table = shipped() if table is None else table
         self.products: Products = {(a, b, s, t): (lut, dsp) for a, b, s, t, lut, dsp in self.table.products}
-        self._values = [features(_kernel(row), self.products) for row in self.table.rows]
+        self._values = [
+            features(_kernel(row.module, row.parameters), self.products) for row in self.table.rows
+        ]
         self._models = {
             (module, resource): self._fit(module, resource)
             for module in sorted({row.module for row in self.table.rows})
             for resource in FITTED
         }
         self._seen = self._measurements()
+        self._sums = {resource: self._group_sums(resource) for resource in FITTED}
         self._share = {resource: self._whole(resource) for resource in FITTED}
 
     def kernel(self, kernel: Kernel) -> KernelEstimate:
         """One kernel by itself."""
+        from qfx.rtl.estimate import of as plain_estimate
+
         values = features(kernel, self.products)
         dsp, bram18 = blocks(kernel, self.products)
         found: dict[str, tuple[float, float]] = {}
@@ -101,23 +136,28 @@ class Estimator:
             if seen is not None:
                 found[resource] = seen[resource]
             elif model is not None:
-                value = model(values)
-                found[resource] = value, model.error * max(value, _FLOOR)
+                found[resource] = model(values)
             else:
-                value = values.get(f"plain_{resource}", 0.0)
+                value = float(getattr(plain_estimate(kernel), resource))
                 found[resource] = value, UNKNOWN * max(value, _FLOOR)
         (lut, lut_error), (ff, ff_error) = found["lut"], found["ff"]
-        return KernelEstimate(kernel.name, kernel.module, lut, ff, dsp, bram18, lut_error, ff_error)
+        is_new = model is None or model.is_new(values)
+        return KernelEstimate(kernel.name, kernel.module, lut, ff, dsp, bram18, lut_error, ff_error, is_new)
 
     def design(self, kernels: Iterable[Kernel]) -> Estimate:
         """A design of these kernels."""
         each = tuple(self.kernel(kernel) for kernel in kernels)
         total: dict[str, float] = {}
         for resource in FITTED:
-            share, spread = self._share[resource]
-            own = math.sqrt(sum(getattr(k, f"{resource}_error") ** 2 for k in each))
-            value = share * sum(getattr(k, resource) for k in each)
-            total |= {resource: value, f"{resource}_error": math.hypot(share * own, spread * value)}
+            shares, spread = self._share[resource]
+            parts = [(shares[group(k.module)], k) for k in each]
+            value = sum(share * getattr(k, resource) for share, k in parts)
+            # The spread of designs around their kernels holds the errors of known kernels already.
+            unknown = [(s * getattr(k, f"{resource}_error")) ** 2 for s, k in parts if k.is_new]
+            total |= {
+                resource: value,
+                f"{resource}_error": math.hypot(math.sqrt(sum(unknown)), spread * value),
+            }
         return Estimate(
             **total, dsp=sum(k.dsp for k in each), bram18=sum(k.bram18 for k in each), kernels=each
         )
@@ -126,11 +166,13 @@ class Estimator:
 
     def _fit(self, module: str, resource: str) -> _Module:
         rows = [i for i, row in enumerate(self.table.rows) if row.module == module]
-        names = sorted({name for i in rows for name in self._values[i]})
+        names = sorted({name for i in rows for name, value in self._values[i].items() if value})
         x = np.array([[self._values[i].get(name, 0.0) for name in names] for i in rows])
         y = np.array([float(getattr(self.table.rows[i], resource)) for i in rows])
         weight = 1 / (y + _FLOOR)
-        solved = nonnegative_least_squares(x * weight[:, None], y * weight)
+        prior = np.array([PRIOR.get(name, 1.0) if resource == "lut" else 0.0 for name in names])
+        pull = PULL if resource == "lut" else 1e-6
+        solved = nonnegative_least_squares(x * weight[:, None], y * weight, prior, pull)
         residuals = []
         if len(rows) >= 2 * _FOLDS:
             # Kernels with equal parameters are together inside or outside a fold.
@@ -138,11 +180,12 @@ class Estimator:
             for fold in range(_FOLDS):
                 out = groups == fold
                 if out.any() and not out.all():
-                    w = nonnegative_least_squares((x * weight[:, None])[~out], (y * weight)[~out])
+                    inside = (x * weight[:, None])[~out], (y * weight)[~out]
+                    w = nonnegative_least_squares(*inside, prior, pull)
                     guess = x[out] @ w
                     residuals += list((guess - y[out]) / np.maximum(guess, _FLOOR))
         error = float(np.sqrt(np.mean(np.square(residuals)))) if residuals else UNKNOWN / 2
-        return _Module(dict(zip(names, map(float, solved), strict=True)), error)
+        return _Module(resource, dict(zip(names, map(float, solved), strict=True)), error)
 
     def _measurements(self) -> dict[tuple[str, str], dict[str, tuple[float, float]]]:
         """Kernels of the table by module and parameters: mean, and the standard error of one more of them.
@@ -162,16 +205,55 @@ class Estimator:
             found[key] = values
         return found
 
-    def _whole(self, resource: str) -> tuple[float, float]:
-        """What share of the sum of its kernels a design takes, and the relative spread of that."""
-        shares = []
+    def _whole(self, resource: str, without: int = -1) -> tuple[dict[str, float], float]:
+        """What share of the sum of its kernels a design takes, by group of kernels, and the relative spread.
+
+        Args:
+            resource: ``"lut"`` or ``"ff"``.
+            without: a design of the table to leave out.
+        """
+        kept = [i for i in range(len(self.table.wholes)) if i != without]
+        true = np.array([float(getattr(self.table.wholes[i], resource)) for i in kept])
+        sums = np.array([self._sums[resource][i] for i in kept]).reshape(-1, len(GROUPS))
+        if len(kept) < 2 * len(GROUPS):
+            return dict.fromkeys(GROUPS, 1.0), UNKNOWN / 4
+        scaled, one = sums / true[:, None], np.ones(len(kept))
+        prior = np.ones(len(GROUPS))
+        shares = nonnegative_least_squares(scaled, one, prior, PULL * len(kept))
+        residuals = []
+        for i in range(len(kept)):
+            rest = np.arange(len(kept)) != i
+            w = nonnegative_least_squares(scaled[rest], one[rest], prior, PULL * len(kept))
+            residuals.append(float(scaled[i] @ w) - 1)
+        spread = float(np.sqrt(np.mean(np.square(residuals))))
+        return dict(zip(GROUPS, map(float, shares), strict=True)), spread
+
+    def _group_sums(self, resource: str) -> list[list[float]]:
+        """The estimates of the kernels of each design of the table, by group."""
+        found = []
         for whole in self.table.wholes:
-            parts = sum(getattr(self.table.rows[i], resource) for i in whole.rows)
-            if parts:
-                shares.append(getattr(whole, resource) / parts)
-        if len(shares) < 2:
-            return 1.0, UNKNOWN / 4
-        return float(np.mean(shares)), float(np.std(shares, ddof=1))
+            sums = dict.fromkeys(GROUPS, 0.0)
+            for module, parameters in whole.kernels:
+                sums[group(module)] += getattr(self.kernel(_kernel(module, parameters)), resource)
+            found.append(list(sums.values()))
+        return found
+
+
+def group(module: str) -> str:
+    """Which of :data:`GROUPS` a module belongs to."""
+    if module in ("qfx_matvec", "qfx_depthwise", "qfx_affine", "qfx_matmul"):
+        return "products"
+    if module in (
+        "qfx_fifo",
+        "qfx_fork",
+        "qfx_window",
+        "qfx_upsize",
+        "qfx_downsize",
+        "qfx_reorder",
+        "qfx_concat",
+    ):
+        return "streams"
+    return "elements"
 
 
 @lru_cache(maxsize=1)
@@ -197,8 +279,11 @@ def estimate(design: Design | Sequence[Kernel]) -> Estimate:
     return default().design(kernels)
 
 
-def nonnegative_least_squares(a: np.ndarray, b: np.ndarray, rounds: int = 2000) -> np.ndarray:
-    """The ``x >= 0`` that minimises ``|a x - b|``, with columns scaled to length 1 and a slight pull to zero.
+def nonnegative_least_squares(
+    a: np.ndarray, b: np.ndarray, prior: np.ndarray | None = None, pull: float = 1e-6, rounds: int = 2000
+) -> np.ndarray:
+    """The ``x >= 0`` that minimises ``|a x - b|**2 + pull * |s (x - prior)|**2``, ``s`` the lengths of
+    columns.
 
     Cyclic coordinate descent. Source: V. Franc et al., "Sequential coordinate-wise algorithm for the
     non-negative least squares problem", CAIP 2005.
@@ -206,8 +291,8 @@ def nonnegative_least_squares(a: np.ndarray, b: np.ndarray, rounds: int = 2000) 
     scale = np.sqrt((a * a).sum(axis=0))
     scale[scale == 0] = 1.0
     scaled = a / scale
-    gram = scaled.T @ scaled + 1e-6 * np.eye(a.shape[1])
-    target = scaled.T @ b
+    gram = scaled.T @ scaled + pull * np.eye(a.shape[1])
+    target = scaled.T @ b + (0 if prior is None else pull * prior * scale)
     x = np.zeros(a.shape[1])
     for _ in range(rounds):
         before = x.copy()
@@ -229,7 +314,7 @@ def _key(parameters: Any) -> str:
     return " ".join(f"{k}={v}" for k, v in sorted(parameters.items()) if not k.endswith("_FILE"))
 
 
-def _kernel(row: Row) -> Kernel:
+def _kernel(module: str, parameters: Mapping[str, int | str]) -> Kernel:
     from qfx.rtl.design import Kernel
 
-    return Kernel("", row.module, row.parameters, (), (), "")
+    return Kernel("", module, parameters, (), (), "")

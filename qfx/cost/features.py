@@ -62,10 +62,11 @@ def ram(depth: int, width: int) -> float:
 
 
 def rom(depth: int, width: int) -> float:
-    """LUTs of a table: a bit of up to 64 words is one LUT, beyond that multiplexers join them."""
-    if depth <= 1:
-        return 0.0
-    return width * depth / 64 if depth > 64 else float(width)
+    """LUTs of a table: one per bit of up to 16 words, and as many more as it is deeper.
+
+    A LUT holds 64 bits, but Yosys' mapping of tables that share their inputs uses about 16 of them.
+    """
+    return 0.0 if depth <= 1 else width * max(1.0, depth / 16)
 
 
 def bits(n: int) -> int:
@@ -102,7 +103,12 @@ def _matvec(n: Mapping[str, int], text: Mapping[str, Any], products: Products) -
     while count > 1:
         sums += count // 2 * (width + 1)
         count, width = (count + 1) // 2, width + 1
-    found = {"accumulate": float(pe * acc), "counters": float(bits(n["SF"]) + bits(n["NF"]) + bits(words))}
+    adds = n["SF"] > 1 or n["HAS_BIAS"]
+    found = {
+        "accumulate": float(pe * acc * bool(adds)),
+        "registers": float(pe * acc),
+        "counters": float(bits(n["SF"]) + bits(n["NF"]) + bits(words)),
+    }
     kind = n.get("KIND", 0)
     if kind == 0:
         product, dsp = _product(n, products)
@@ -112,8 +118,8 @@ def _matvec(n: Mapping[str, int], text: Mapping[str, Any], products: Products) -
         found["product_bits"] = float(pe * simd * (n["A_WIDTH"] + n["W_WIDTH"]))
     else:
         plain = estimate.dot({**n, "OUT_WIDTH": acc}, simd)
-        found[f"dot_{kind}" if words > 1 else f"constant_dot_{kind}"] = pe * float(plain.lut)
-        found[f"dot_{kind}_ff"] = pe * float(plain.ff)
+        found[f"dot_lut_{kind}" if words > 1 else f"constant_dot_lut_{kind}"] = pe * float(plain.lut)
+        found[f"dot_ff_{kind}"] = pe * float(plain.ff)
     if text.get("ROM_STYLE") != "block":
         found["rom"] = rom(words, pe * simd * n["W_WIDTH"])
     found["operands"] = float(simd * n["A_WIDTH"] + (pe * simd * n["W_WIDTH"] if words > 1 else 0))
@@ -182,15 +188,17 @@ def _cast(n: Mapping[str, int], text: Mapping[str, Any], products: Products) -> 
     right = min(max(n["SHIFT"], 0), wide + 2)
     kept = max(wide - right, 0) + max(-n["SHIFT"], 0)
     over = max(kept + 1 - n["OUT_WIDTH"], 0)
+    shifts = n["PER_CHANNEL"] and n["BEATS"] > 1
     return {
         "result": float(p * n["OUT_WIDTH"]),
         "carry": float(p * min(kept + 1, n["OUT_WIDTH"] + 1) * (right > 0 and n["ROUNDING"] != 0)),
         "dropped": float(p * max(right - 1, 0) * (n["ROUNDING"] in (1, 3, 4, 5, 6))),
         "over": float(p * over * (n["OVERFLOW"] != 3)),
-        "shifter": float(p * wide * bits(n["ALIGN_MAX"] + 1)) if n["PER_CHANNEL"] else 0.0,
+        # With one beat every lane shifts by a constant: wires.
+        "shifter": float(p * wide * bits(n["ALIGN_MAX"] + 1)) if shifts else 0.0,
         "wide": float(p * wide) if n["PER_CHANNEL"] else 0.0,
-        "rom": rom(n["BEATS"], p * bits(n["ALIGN_MAX"] + 1)) if n["PER_CHANNEL"] else 0.0,
-        "index": float(bits(n["BEATS"])) if n["PER_CHANNEL"] else 0.0,
+        "rom": rom(n["BEATS"], p * bits(n["ALIGN_MAX"] + 1)) if shifts else 0.0,
+        "index": float(bits(n["BEATS"])) if shifts else 0.0,
     }
 
 

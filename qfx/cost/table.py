@@ -29,8 +29,6 @@ FORMAT, VERSION = "qfx-cost-table", 1
 RESOURCES = ("lut", "ff", "dsp", "bram18")
 #: Widths of multipliers that are measured, unsigned activations by signed weights.
 PRODUCT_WIDTHS = range(2, 9)
-#: Every how many-th network is also measured flattened, as a whole.
-WHOLE_EVERY = 2
 
 
 @dataclass(frozen=True)
@@ -52,9 +50,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Whole:
-    """A design as it was measured flattened: its kernels as indices of rows, and what all of it took."""
+    """A design as it was measured flattened: modules and parameters of its kernels, and what all of it
+    took."""
 
-    rows: tuple[int, ...]
+    kernels: tuple[tuple[str, dict[str, int | str]], ...]
     lut: int
     ff: int
     dsp: int
@@ -105,7 +104,10 @@ class Table:
                 data["version"],
                 data["family"],
                 tuple(Row(**row) for row in data["rows"]),
-                tuple(Whole(**{**whole, "rows": tuple(whole["rows"])}) for whole in data["wholes"]),
+                tuple(
+                    Whole(**{**whole, "kernels": tuple((str(m), dict(p)) for m, p in whole["kernels"])})
+                    for whole in data["wholes"]
+                ),
                 tuple(tuple(product) for product in data["products"]),
                 dict(data["sources"]),
                 dict(data["made"]),
@@ -151,7 +153,8 @@ def shipped() -> Table:
 
 
 def build(
-    networks: int = 40,
+    networks: int = 10,
+    wholes: int = 30,
     *,
     seed: int = 1,
     families: Sequence[str] = ("integer",),
@@ -161,12 +164,13 @@ def build(
 ) -> Table:
     """Measure the kernels of random networks (:func:`qfx.cost.designs.draw`) and the multipliers.
 
-    Every network is synthesised once with the hierarchy kept, and every second also flattened. Results are
+    Some networks are synthesised with the hierarchy kept, for their kernels, others flattened. Results are
     kept in the cache of :func:`qfx.cost.measure`, so that an interrupted call goes on.
 
     Args:
-        networks: how many.
-        seed: of the networks.
+        networks: how many give kernels.
+        wholes: how many are measured as a whole.
+        seed: of the former; the latter have the next one.
         families: of number formats, :data:`qfx.cost.designs.FAMILIES`.
         jobs: syntheses at a time.
         family: Yosys' name of the device family.
@@ -174,22 +178,20 @@ def build(
     """
     from qfx.cost.designs import designs
 
-    def one(job: tuple[int, int, Any, Any]) -> dict[str, Any]:
-        position, index, graph, arguments = job
-        found = measured(graph, arguments, family, whole=position % WHOLE_EVERY == 0)
+    def one(job: tuple[int, Any, Any, bool]) -> dict[str, Any]:
+        index, graph, arguments, whole = job
+        found = measured(graph, arguments, family, whole=whole)
         if note is not None:
-            note(f"network {index}: {len(found['tree'])} kernels")
+            note(f"network {index}: " + ("whole" if whole else f"{len(found['tree'])} kernels"))
         return found
 
-    drawn = (
-        (position, index, graph, arguments)
-        for position, (index, graph, arguments) in enumerate(designs(seed, networks, families))
-    )
+    drawn = [(*network, False) for network in designs(seed, networks, families)]
+    drawn += [(*network, True) for network in designs(seed + 1, wholes, families)]
     with ThreadPoolExecutor(max(1, jobs)) as pool:
         products = pool.submit(measured_products, family)
         results = list(pool.map(one, drawn))
         table_of_products = products.result()
-    made = {"seed": seed, "networks": networks, "families": list(families)}
+    made = {"seed": seed, "networks": networks, "wholes": wholes, "families": list(families)}
     return assemble(results, table_of_products, family, made)
 
 
@@ -205,10 +207,10 @@ def assemble(
     rows: list[Row] = []
     wholes: list[Whole] = []
     for result in results:
-        first = len(rows)
-        rows += [Row(**row) for row in result["tree"]]
-        if result.get("whole"):
-            wholes.append(Whole(tuple(range(first, len(rows))), **result["whole"]))
+        rows += [Row(**row) for row in result.get("tree", ())]
+        if "whole" in result:
+            kernels = tuple((module, dict(parameters)) for module, parameters in result["kernels"])
+            wholes.append(Whole(kernels, **result["whole"]))
     modules = sorted({row.module for row in rows})
     return Table(
         "yosys", yosys.version(), family, tuple(rows), tuple(wholes), tuple(tuple(p) for p in products),
@@ -217,7 +219,8 @@ def assemble(
 
 
 def measured(graph: Any, arguments: Mapping[str, Any], family: str, *, whole: bool) -> dict[str, Any]:
-    """The kernels of a network's design one by one, ``tree``, and with ``whole`` the design flattened."""
+    """The kernels of a network's design one by one, ``tree``, or the design flattened, ``whole``, with its
+    ``kernels``."""
     import qfx
 
     with tempfile.TemporaryDirectory(prefix="qfx-cost-") as scratch:
@@ -228,10 +231,12 @@ def measured(graph: Any, arguments: Mapping[str, Any], family: str, *, whole: bo
             {},
             [path for path in design.files if path.suffix != ".v"],
         )
-        found = {"tree": _kept(source, family, False, lambda netlist: tree_rows(design, netlist))}
-        if whole:
-            found["whole"] = _kept(source, family, True, lambda n: _resources(count(n.cells())))
-        return found
+        if not whole:
+            return {"tree": _kept(source, family, False, lambda netlist: tree_rows(design, netlist))}
+        return {
+            "whole": _kept(source, family, True, lambda netlist: _resources(count(netlist.cells()))),
+            "kernels": [(kernel.module, plain_parameters(kernel)) for kernel in design.kernels],
+        }
 
 
 def tree_rows(design: Design, netlist: yosys.Netlist) -> list[dict[str, Any]]:
