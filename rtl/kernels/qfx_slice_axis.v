@@ -12,7 +12,7 @@ module qfx_slice_axis #(
     output wire hit,                        // the present place is one of them
     output wire last                        // it is the axis' last place
 );
-    localparam WIDTH = $clog2(SIZE + 1);
+    localparam WIDTH = (SIZE > 1) ? $clog2(SIZE) : 1;
     localparam FINAL = START + (COUNT - 1) * STEP;
     localparam END = SIZE - 1;
 
@@ -27,7 +27,7 @@ module qfx_slice_axis #(
             wanted <= START[WIDTH-1:0];
         end else if (advance) begin
             place <= place + 1'b1;
-            if (hit) wanted <= (wanted == FINAL[WIDTH-1:0]) ? SIZE[WIDTH-1:0] : wanted + STEP[WIDTH-1:0];
+            if (hit && wanted != FINAL[WIDTH-1:0]) wanted <= wanted + STEP[WIDTH-1:0];
         end
     end
 endmodule

@@ -76,7 +76,7 @@ FAULTS = [
     ("qfx_piecewise", "qfx_piecewise", "word[2*C_WIDTH +: C_WIDTH]", "word[C_WIDTH +: C_WIDTH]"),
     ("qfx_inverse_root", "qfx_inverse_root", "leading[0] != (PARITY != 0)", "leading[0]"),
     ("qfx_inverse_root", "qfx_inverse_root", "$signed(moved) < $signed(LEAST)", "moved < LEAST"),
-    ("qfx_slice", "qfx_slice_axis", "SIZE[WIDTH-1:0] : wanted", "wanted : wanted"),
+    ("qfx_slice", "qfx_slice_axis", "hit && wanted != FINAL[WIDTH-1:0]", "hit"),
     ("qfx_repeat", "qfx_repeat", "assign s_axis_tready = en && takes", "assign s_axis_tready = en"),
     ("qfx_insert_zeros", "qfx_insert_zeros", "takes ? s_axis_tdata", "row ? s_axis_tdata"),
     ("qfx_reduce", "qfx_reduce", "(first[STAGES] || greater)", "greater"),
