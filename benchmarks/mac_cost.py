@@ -35,9 +35,8 @@ COLUMNS = {
     "ratio_cast": "/ integer",
     "ratio_cast_cast": "/ integer with cast",
     "lut_finite": "LUT, no NaN",
-    "lut_exact": "LUT, needed bits",
-    "lut_dsp": "LUT",
-    "dsp_dsp": "+ DSP",
+    "lut_dsp": "LUT, with DSP",
+    "dsp_dsp": "DSP",
 }
 
 

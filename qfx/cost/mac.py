@@ -44,6 +44,8 @@ OTHERS: Mapping[str, KHot | Block] = {
 }
 # The longest dot product of ResNet-18: 512 channels of a 3 x 3 convolution.
 DOT_PRODUCT = 4608
+#: From so many bits on, an integer product is worth a DSP block.
+DSP_BITS = 8
 
 
 @dataclass(frozen=True)
@@ -215,8 +217,8 @@ def mac_table(
         n: length of the dot product that the accumulator is for; of blocks, their size.
         formats: by name; :data:`FORMATS` by default.
         others: by name; :data:`OTHERS` with ``full``, none otherwise.
-        full: also with the cast, with DSP blocks, without special values and with the exact accumulator (as
-            many more syntheses where they make a difference).
+        full: also with the cast; integers of 8 bits and more with DSP blocks; formats with NaN or infinity
+            without them.
         fmax: also the clock frequency on an ECP5 (the ``fmax`` extra), of the kernel and of that with the
             cast.
         workers: syntheses at a time.
@@ -228,8 +230,8 @@ def mac_table(
         over those of the integer of the same width, None without one. Multipliers are built from look-up
         tables, so ``dsp`` is 0. ``full`` adds ``lut_cast``, ``ff_cast``, ``carry_cast``, ``ratio_cast`` (over
         the integer without cast), ``ratio_cast_cast`` (over the integer with its cast), None for blocks,
-        which have no cast of one number; and for ``formats`` ``lut_finite`` (no special values), ``lut_exact``
-        (exact accumulator), ``lut_dsp`` and ``dsp_dsp`` (multipliers left to synthesis). ``fmax`` adds
+        which have no cast of one number; ``lut_finite`` (no special values), ``lut_dsp`` and ``dsp_dsp``
+        (multipliers left to synthesis), None where they were not measured. ``fmax`` adds
         ``fmax`` and ``fmax_cast`` in MHz.
     """
     formats = FORMATS if formats is None else formats
@@ -240,10 +242,9 @@ def mac_table(
         if not full:
             continue
         jobs[name, "cast"] = mac_kernel(fmt, n=n, cast=True), {"dsp": False, "fmax": fmax}
-        jobs[name, "exact"] = mac_kernel(fmt, n=n, bits=accumulator_bits(fmt, fmt, n).exact), {"dsp": False}
-        if isinstance(fmt, FixedPoint):
+        if isinstance(fmt, FixedPoint) and fmt.width >= DSP_BITS:
             jobs[name, "dsp"] = mac_kernel(fmt, n=n, dsp=True), {"dsp": True}
-        elif fmt.specials != "none":
+        elif isinstance(fmt, Minifloat) and fmt.specials != "none":
             jobs[name, "finite"] = mac_kernel(fmt, n=n, specials=False), {"dsp": False}
     for name, other in others.items():
         if isinstance(other, Block):
@@ -280,10 +281,9 @@ def mac_table(
                 "carry_cast": cast.carry if cast else None,
                 "ratio_cast": cast.lut / found[integer, ""].lut if cast and integer else None,
                 "ratio_cast_cast": cast.lut / found[integer, "cast"].lut if cast and integer else None,
-                "lut_finite": found.get((name, "finite"), cost).lut,
-                "lut_exact": found.get((name, "exact"), cost).lut,
-                "lut_dsp": found.get((name, "dsp"), cost).lut,
-                "dsp_dsp": found.get((name, "dsp"), cost).dsp,
+                "lut_finite": getattr(found.get((name, "finite")), "lut", None),
+                "lut_dsp": getattr(found.get((name, "dsp")), "lut", None),
+                "dsp_dsp": getattr(found.get((name, "dsp")), "dsp", None),
             }
         if fmax:
             row["fmax"] = cost.fmax

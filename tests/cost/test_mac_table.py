@@ -3,18 +3,35 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from qfx.cost.mac import FORMATS, Format, accumulator_bits, cast_kernel, mac_kernel, mac_table
+from qfx.cost.mac import (
+    FORMATS,
+    OTHERS,
+    Format,
+    accumulator_bits,
+    cast_kernel,
+    khot_kernel,
+    mac_kernel,
+    mac_table,
+)
 from qfx.errors import QfxError
 from qfx.formats.fixed import FixedPoint
+from qfx.formats.khot import KHot
 from qfx.formats.minifloat import Minifloat
 
 # n = 4608, from "Shedding the Bits", arXiv 2311.12359v3.
-PUBLISHED = {"int4": 22, "int6": 26, "int8": 30, "E2M1": 22, "E2M3": 26, "E3M2": 32, "E4M3": 50, "E5M2": 80}
+# The other formats by the same formulas: 2 r + 13 + 1 and 2 (2**e + m) + 13 - 1.
+PUBLISHED = {
+    "int4": 22, "int6": 26, "int8": 30, "E2M1": 22, "E2M3": 26, "E3M2": 32, "E4M3": 50, "E5M2": 80,
+    "int3": 20, "int5": 24, "int7": 28, "E1M2": 20, "E2M2": 24, "E3M1": 30,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -84,10 +101,10 @@ def test_the_table() -> None:
 @pytest.mark.slow
 def test_the_whole_table() -> None:
     rows = {row["format"]: row for row in mac_table(full=True)}
-    assert list(rows) == list(FORMATS)
+    assert list(rows) == [*FORMATS, *OTHERS]
     for row in rows.values():
-        assert row["lut_cast"] > row["lut"] >= row["lut_exact"] - 1
-        assert row["lut_finite"] <= row["lut"]
+        assert row["dsp"] == 0
+        assert row["lut_cast"] is None or row["lut_cast"] > row["lut"]
     # Where a special value costs something, and where a DSP block is taken.
     assert (
         rows["E4M3"]["lut_finite"] < rows["E4M3"]["lut"] and rows["E5M2"]["lut_finite"] < rows["E5M2"]["lut"]
@@ -97,3 +114,34 @@ def test_the_whole_table() -> None:
     # its low end.
     assert rows["E4M3"]["ratio"] < rows["E5M2"]["ratio"] < 2.8
     assert rows["E4M3"]["ratio_cast"] < rows["E5M2"]["ratio_cast"] < 4
+
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_committed_results_and_document() -> None:
+    """The page shows what the run found, and the run had the published widths."""
+    rows = json.loads((ROOT / "docs" / "results" / "mac_cost.json").read_text())["kernels"]
+    assert [row["format"] for row in rows] == [*FORMATS, *OTHERS]
+    text = (ROOT / "docs" / "cost.md").read_text()
+    cells = {
+        line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]]
+        for line in text.splitlines()
+        if re.match(r"\| (int|E\d|MX)", line)
+    }
+    keys = ("accumulator_bits", "lut", "ff", "carry", "ratio", "lut_cast", "ff_cast", "carry_cast")
+    for row in rows:
+        shown = ["" if row[k] is None else f"{row[k]:.2f}" if k == "ratio" else str(row[k]) for k in keys]
+        assert cells[row["format"]][: len(keys)] == shown, row["format"]
+        if row["format"] in FORMATS:
+            fmt = FORMATS[row["format"]]
+            assert row["accumulator_bits"] == accumulator_bits(fmt, fmt, 4608).published
+    # Blocks: 2 (2**2 + 1) + ceil(log2 32) - 1 bits; K-hot weights: as integers of 8 bits.
+    assert [row["accumulator_bits"] for row in rows[-4:]] == [30, 30, 30, 14]
+
+
+@pytest.mark.parametrize("name", [name for name, fmt in OTHERS.items() if isinstance(fmt, KHot)])
+def test_khot_kernels_have_the_widths_of_integers(name: str) -> None:
+    fmt, number = OTHERS[name], FORMATS["int8"]
+    assert isinstance(fmt, KHot) and isinstance(number, FixedPoint)
+    assert khot_kernel(number, fmt).parameters["ACC_WIDTH"] == 30
