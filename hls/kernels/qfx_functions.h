@@ -20,19 +20,19 @@ Bits:
     return place;
 }
 
-// A table. CONFIG_T: up(channel); precision; first and entries(index), the index of a code as in the graph's lookup: less
-// `first`, or with `precision` the place among all numbers of so many significant bits, those below zero in the upper `half`.
+// A table. CONFIG_T: up(channel); significant; first and entries(index), the index of a code as in the graph's lookup: less
+// `first`, or with `significant` the place among all numbers of so many significant bits, those below zero in the upper `half`.
 struct op_table {
     template <class CONFIG_T, class code_T> static typename CONFIG_T::acc_t eval(const code_T &x, unsigned channel) {
         #pragma HLS INLINE
         typedef typename CONFIG_T::wide_t wide_t;
         const wide_t code = wide_t(x) << CONFIG_T::up(channel);
-        if (CONFIG_T::precision == 0)
+        if (CONFIG_T::significant == 0)
             return CONFIG_T::entries(unsigned(wide_t(code - CONFIG_T::first(0))));
         const ap_uint<wide_t::width> magnitude = code < 0 ? ap_uint<wide_t::width>(-code) : ap_uint<wide_t::width>(code);
-        const int above = leading_one<wide_t::width>(magnitude) + 1 - int(CONFIG_T::precision);
+        const int above = leading_one<wide_t::width>(magnitude) + 1 - int(CONFIG_T::significant);
         const unsigned exponent = above > 0 ? above : 0;
-        const unsigned place = (exponent << (CONFIG_T::precision - 1)) + unsigned(magnitude >> exponent);
+        const unsigned place = (exponent << (CONFIG_T::significant - 1)) + unsigned(magnitude >> exponent);
         return CONFIG_T::entries(place + (code < 0 ? CONFIG_T::half : 0u));
     }
 };

@@ -24,7 +24,7 @@ def lower_table(design: Design, node: Node, cast: Node | None) -> None:
     (x,) = design.operands(node)
     found = lookup(op, x.tensor)
     struct = _struct(x, found.align, (0, found.low, found.high, found.first, found.low - found.first))
-    struct.constants(precision=found.precision, half=len(found.entries) // 2)
+    struct.constants(significant=found.precision, half=len(found.entries) // 2)
     struct.table("first", [found.first])
     struct.table("entries", found.entries, rom=True)
     kernel = "qfx::pointwise, qfx::op_table"

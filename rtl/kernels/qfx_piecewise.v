@@ -56,7 +56,9 @@ module qfx_piecewise #(
                 .x(s_axis_tdata[p*IN_WIDTH +: IN_WIDTH]), .y(low)
             );
             always @(posedge clk) if (en) place <= low - FIRST[PLACE-1:0];
+            /* verilator lint_off UNUSEDSIGNAL */    // of degree 0
             wire [T_WIDTH-1:0] t1;
+            /* verilator lint_on UNUSEDSIGNAL */
             if (SHIFT > 0) begin : distance
                 assign t1 = place[T_WIDTH-1:0];
             end else begin : none
