@@ -32,9 +32,9 @@ def size(design: Design, effort: int = EFFORT) -> Design:
     sizer = _Sizer(design, effort)
     sized = _choose_styles(sizer.run())
     sized = _ensure_alive(sized)
-    sized = _even_out(sized)
+    sized = _even_out(sized, effort // 8)
     run = timing.simulate(sized, 1)
-    return replace(sized, latency=run.latency, interval=steady_interval(sized))
+    return replace(sized, latency=run.latency, interval=steady_interval(sized, effort=effort // 2))
 
 
 def is_alive(design: Design) -> bool:
@@ -45,7 +45,7 @@ def is_alive(design: Design) -> bool:
     return run.status == timing.FINISHED
 
 
-def steady_interval(design: Design, max_frames: int = 64, effort: int = EFFORT) -> int:
+def steady_interval(design: Design, max_frames: int = 64, effort: int = EFFORT // 2) -> int:
     """Cycles per frame in the steady state; a design that stops has an interval beyond all bounds."""
     return _settle(design, max_frames, effort)[0]
 
@@ -204,26 +204,26 @@ def _choose_styles(design: Design) -> Design:
     return replace(design, kernels=tuple(kernels))
 
 
-def _even_out(design: Design) -> Design:
+def _even_out(design: Design, effort: int) -> Design:
     """A few places more where they help.
 
     Block RAM FIFOs have a cycle more latency than those that the depths were found with. And stalls can make
     frames take different times in turn (64, 64, 68, ...); deeper FIFOs level that.
     """
-    best, faults = design, _faults(design)
+    best, faults = design, _faults(design, effort)
     for more in (2, 4, 8):
         if not any(faults):
             break
         deeper = _with_depths(design, {f.name: f.number("DEPTH") + more for f in design.fifos})
-        found = _faults(deeper)
+        found = _faults(deeper, effort)
         if found < faults:
             best, faults = deeper, found
     return best
 
 
-def _faults(design: Design) -> tuple[bool, bool]:
+def _faults(design: Design, effort: int) -> tuple[bool, bool]:
     """Whether a sized design misses its target; whether its frames take different times."""
-    interval, even = _settle(design, 32, EFFORT)
+    interval, even = _settle(design, 32, effort)
     return interval > design.target, not even
 
 

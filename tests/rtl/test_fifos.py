@@ -10,7 +10,10 @@ import qfx.rtl
 from qfx import FixedPoint
 from qfx.graph import Graph, ops
 from qfx.rtl import fifos, timing
+from qfx.rtl.build import build
+from qfx.rtl.fold import choose
 from qfx.rtl.library import window_span
+from qfx.rtl.lower import lower
 
 
 def dense_blocks() -> Graph:
@@ -69,6 +72,19 @@ def test_depths_are_small() -> None:
     run = timing.simulate(shallow, 8)
     alive = run.status == timing.FINISHED and fifos.is_alive(shallow)
     assert not alive or max(run.intervals[4:]) > design.target
+
+
+def test_without_effort_depths_are_larger_and_still_enough() -> None:
+    """What the effort bounds is how small FIFOs become, not whether the design works."""
+    graph = NETWORKS["residual_cnn"]()
+    program = lower(graph)
+    folding = choose(graph, program, interval=1000)
+    design = build(graph, program, folding.folds, folding.input_lanes, folding.target, "top")
+    none, usual = fifos.size(design, effort=0), fifos.size(design)
+    for sized in (none, usual):
+        assert fifos.is_alive(sized) and sized.interval <= folding.target
+    bits = [sum(f.number("DEPTH") * f.number("WIDTH") for f in d.fifos) for d in (none, usual)]
+    assert bits[0] >= bits[1]
 
 
 def test_large_fifos_go_to_block_ram() -> None:
