@@ -25,7 +25,7 @@ module qfx_table #(
 );
     /* verilator lint_off UNUSEDPARAM */
     /* verilator lint_off WIDTHEXPAND */    // names of different lengths
-    localparam ROM_BLOCK = (ROM_STYLE == "distributed") ? "logic" : "auto";
+    localparam ROM_BLOCK = (ROM_STYLE == "distributed") ? "logic" : ROM_STYLE;
     /* verilator lint_on WIDTHEXPAND */
     /* verilator lint_on UNUSEDPARAM */
     localparam ADDR = (DEPTH > 1) ? $clog2(DEPTH) : 1;

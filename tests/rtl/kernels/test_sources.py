@@ -130,8 +130,16 @@ def test_yosys_synthesizes(kernel: str, tmp_path: Path) -> None:
         ("qfx_repeat", '-set WIDTH 18 -set BLOCK 512 -set RAM_STYLE "block"', "RAMB18E1"),
         ("qfx_reduce", '-set INNER 512 -set OUT_WIDTH 16 -set RAM_STYLE "block"', "RAMB18E1"),
         ("qfx_matmul", '-set SF 64 -set NF 8 -set B_WIDTH 18 -set RAM_STYLE "block"', "RAMB"),
-        ("qfx_table", '-set IN_WIDTH 10 -set DEPTH 1024 -set TABLE_FILE "table.mem"', "RAMB18E1"),
-        ("qfx_gather", '-set ROWS 512 -set IN_WIDTH 9 -set TABLE_FILE "table.mem"', "RAMB18E1"),
+        (
+            "qfx_table",
+            '-set IN_WIDTH 10 -set DEPTH 1024 -set TABLE_FILE "table.mem" -set ROM_STYLE "block"',
+            "RAMB18E1",
+        ),
+        (
+            "qfx_gather",
+            '-set ROWS 512 -set IN_WIDTH 9 -set TABLE_FILE "table.mem" -set ROM_STYLE "block"',
+            "RAMB18E1",
+        ),
         (
             "qfx_matvec",
             '-set SF 64 -set NF 8 -set A_WIDTH 8 -set SIMD 4 -set RAM_STYLE "block" '
