@@ -136,12 +136,12 @@ SMOOTH = ptq.ActivationEqualization(alpha=1.0)
 RANGES = ptq.RangeSearch(samples=8)
 OURS: dict[str, tuple[Any, ...]] = {
     "calibration": (ptq.Calibration("percentile", "mse"),),
-    "best": (SMOOTH, RANGES, "gptq", "bias_correction"),
-    "best_search": (SMOOTH, RANGES, ptq.FormatSearch(activation=False), "gptq", "bias_correction"),
+    "best": (SMOOTH, RANGES, "gptq"),
+    "best_search": (SMOOTH, ptq.FormatSearch(), RANGES, "gptq"),
     "gptq": ("gptq",),
     "bias_correction": ("bias_correction",),
     "learned_rounding": (ptq.LearnedRounding(steps=100),),
-    "best_learned": (SMOOTH, RANGES, ptq.LearnedRounding(steps=100), "bias_correction"),
+    "best_learned": (SMOOTH, RANGES, ptq.LearnedRounding(steps=0)),
     "equalization": ("equalization",),
     "activation_equalization": ("activation_equalization",),
     "range_search": (RANGES,),

@@ -67,13 +67,13 @@ def calibrate_biases(q: QuantizedModel) -> QuantizedModel:
         operands = [bounds[i] for i in step.inputs]
         with naming(step):
             if isinstance(module, QuantWeighted | QuantAffine):
-                module.calibrate_bias(operands[0], _reach(q, index))
+                module.calibrate_bias(operands[0], result_bits(q, index))
             bounds.append(module.bound(*operands))
     q._qfx_plan = None
     return q
 
 
-def _reach(q: QuantizedModel, index: int) -> int | None:
+def result_bits(q: QuantizedModel, index: int) -> int | None:
     """Integer bits of the cast behind a step when only activations and moves stand between, or ``None``."""
     for step, module in list(q._qfx_items())[index + 1 :]:
         if index not in step.inputs:

@@ -17,7 +17,7 @@ from qfx.errors import QfxError
 from qfx.learn.model import QuantizedModel
 from qfx.nn.elementwise import QuantClip, QuantReLU
 from qfx.ptq.regions import Region, input_ranges, output_ranges, regions, scale
-from qfx.ptq.walk import Batches, changed, copied, inputs
+from qfx.ptq.walk import Batches, changed, copied, inputs, replace_module
 
 #: Factors beyond ``2**+-`` this are cut: a channel whose weights are almost 0 is no reason for more.
 _MOST_BITS = 16.0
@@ -105,5 +105,5 @@ def replace_clips(q: QuantizedModel, found: list[Region], example: torch.Tensor)
     inside = {n for region in found for n in region.tensors}
     for n, step in enumerate(q._qfx_steps):
         if n in inside and isinstance(q.get_submodule(step.target), QuantClip):
-            q.set_submodule(step.target, QuantReLU())
+            replace_module(q, step.target, QuantReLU())
     return regions(q, example)

@@ -9,10 +9,11 @@ import torch
 
 from qfx.errors import QfxError
 from qfx.formats.fixed import FixedPoint
-from qfx.learn.calibrate import calibrate_biases
+from qfx.learn.calibrate import calibrate_biases, result_bits
 from qfx.learn.model import QuantizedModel
+from qfx.nn.bound import Bound
 from qfx.nn.quantizer import Quantizer
-from qfx.nn.weighted import QuantWeighted, calibrate_constant
+from qfx.nn.weighted import QuantWeighted
 from qfx.ptq.grid import Grid, grid_of
 from qfx.ptq.matrices import (
     Moments,
@@ -43,13 +44,14 @@ class Reconstruction:
         damp: added to the diagonal of ``H``, times its mean.
         correct_inputs: aim at the float network's results, although the operands are the quantized ones
             (``|W x - W' x'|``, as in AdaRound's asymmetric reconstruction); otherwise the weights alone are
-            compared (``|W x' - W' x'|``, as GPTQ does).
+            compared (``|W x' - W' x'|``, as in GPTQ). It wants hundreds of samples: with tens of them, what
+            is corrected is their noise, and other samples come out worse (docs/ptq.md).
         correct_bias: let the bias take up the mean of the error, and minimise what remains.
     """
 
     places: int | None = 256
     damp: float = 0.01
-    correct_inputs: bool = True
+    correct_inputs: bool = False
     correct_bias: bool = True
 
     def __post_init__(self) -> None:
@@ -73,6 +75,7 @@ def reconstruct(
     be listed, stay as they are, as do further calls of a layer that is called twice."""
     result = copied(q)
     data = inputs(result, batches)
+    biases = Biases(result)
     for visit in walk(result, data, reference, label=label, progress=progress):
         layer = visit.module
         if not isinstance(layer, QuantWeighted):
@@ -89,7 +92,8 @@ def reconstruct(
         )
         set_weight_rows(layer, rows)
         if options.correct_bias:
-            add_to_bias(layer, problem.bias_change(rows))
+            assert isinstance(visit.twin, QuantWeighted)
+            biases.set(visit, bias_of(visit.twin, quantized=False) + problem.bias_change(rows))
     return changed(calibrate_biases(result))
 
 
@@ -127,16 +131,37 @@ class Problem:
         return change.reshape(-1)
 
 
+class Biases:
+    """Changes biases during a walk, and places their binary points as calibration would.
+
+    Args:
+        q: the model that is walked through.
+    """
+
+    def __init__(self, q: QuantizedModel) -> None:
+        self._q = q
+        self._bounds: list[Bound] = []
+
+    @torch.no_grad()
+    def set(self, visit: Visit, values: torch.Tensor) -> None:
+        """Give the layer that is visited another bias, ``(out,)``; a layer without one gets one of
+        :data:`BIAS_WIDTH` bits."""
+        layer = visit.module
+        assert isinstance(layer, QuantWeighted)
+        if layer.bias is None or layer.bias_quantizer is None:
+            layer.bias = torch.nn.Parameter(layer.weight.new_zeros(len(layer.weight)))
+            quantizer = Quantizer(FixedPoint(BIAS_WIDTH), layer.weight_quantizer.channels)
+            layer.bias_quantizer = quantizer.to(layer.weight.device)
+        layer.bias.copy_(values)
+        # What comes before is final by now.
+        for step, module in list(self._q._qfx_items())[len(self._bounds) : visit.index]:
+            self._bounds.append(module.bound(*(self._bounds[i] for i in step.inputs)))
+        layer.calibrate_bias(self._bounds[visit.step.inputs[0]], result_bits(self._q, visit.index))
+
+
 @torch.no_grad()
-def add_to_bias(layer: QuantWeighted, change: torch.Tensor) -> None:
-    """Add to a layer's bias; a layer without one gets one of :data:`BIAS_WIDTH` bits."""
+def bias_of(layer: QuantWeighted, quantized: bool) -> torch.Tensor:
+    """The bias, float64 ``(out,)``, as it is or as it is cast; zeros when there is none."""
     if layer.bias is None or layer.bias_quantizer is None:
-        layer.bias = torch.nn.Parameter(
-            torch.zeros_like(layer.weight[:, :1].reshape(len(layer.weight), -1)[:, 0])
-        )
-        layer.bias_quantizer = Quantizer(FixedPoint(BIAS_WIDTH), layer.weight_quantizer.channels).to(
-            layer.weight.device
-        )
-    layer.bias.add_(change.to(layer.bias.dtype))
-    # The position for what follows in this pass; the final one is found when all layers are done.
-    calibrate_constant(layer.bias_quantizer, layer.bias)
+        return layer.weight.new_zeros(len(layer.weight)).double()
+    return (layer.bias_quantizer.quantized(layer.bias) if quantized else layer.bias.detach()).double()

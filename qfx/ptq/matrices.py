@@ -87,8 +87,9 @@ def columns(layer: QuantWeighted, x: torch.Tensor) -> torch.Tensor:
 
 
 def moments(visit: Visit, places: int | None, seed: int = 0) -> tuple[Moments, Moments]:
-    """The moments of a layer's operands, of every other sample and of the rest: two halves, so that what one
-    half suggests can be tried on the other. With a single sample both are the same.
+    """The moments of a layer's operands, of the first half of the samples and of the second: so that what one
+    half suggests can be tried on the other. Neighbours are often alike (parts of one picture, frames of one
+    film), and stay together. With a single sample both halves are the same.
 
     Args:
         visit: of a linear or convolution layer.
@@ -99,19 +100,19 @@ def moments(visit: Visit, places: int | None, seed: int = 0) -> tuple[Moments, M
     random = torch.Generator().manual_seed(seed)
     sums: list[list[torch.Tensor]] = [[], []]
     counts = [0, 0]
-    seen = 0
+    seen, middle = 0, (sum(len(x) for (x,) in visit.operands) + 1) // 2
     for (x,), (y,) in zip(visit.operands, visit.float_operands, strict=True):
         for at in range(0, len(x), _CHUNK):
             a, b = columns(layer, x[at : at + _CHUNK]), columns(layer, y[at : at + _CHUNK])
             if places is not None and a.shape[-1] > places:
                 picked = torch.randperm(a.shape[-1], generator=random)[:places].to(a.device)
                 a, b = a[..., picked], b[..., picked]
-            for half in (0, 1):
-                first = (half + seen) % 2
-                if first < len(a):
-                    new = _sums(a[first::2], b[first::2])
+            cut = min(max(middle - seen, 0), len(a))
+            for half, part in enumerate((slice(0, cut), slice(cut, len(a)))):
+                if len(a[part]):
+                    new = _sums(a[part], b[part])
                     sums[half] = [s + t for s, t in zip(sums[half], new, strict=True)] if sums[half] else new
-                    counts[half] += a[first::2].shape[0] * a.shape[-1]
+                    counts[half] += len(a[part]) * a.shape[-1]
             seen += len(a)
     if not counts[1]:
         sums[1], counts[1] = sums[0], counts[0]

@@ -28,7 +28,7 @@ from qfx.nn.weighted import QuantWeighted, sizes
 from qfx.ptq.calibration import covering_frac, is_learned
 from qfx.ptq.layerwise import Problem, Reconstruction
 from qfx.ptq.matrices import objective
-from qfx.ptq.walk import Batches, Visit, changed, copied, inputs, walk
+from qfx.ptq.walk import Batches, Visit, changed, copied, inputs, replace_module, walk
 
 #: Numbers of an activation that are looked at.
 _SAMPLES = 1 << 15
@@ -173,7 +173,8 @@ def _activation(q: QuantizedModel, visit: Visit, options: FormatSearch) -> None:
                 best = (error, fmt, frac)
     assert best is not None
     new = _renewed(old, best[1], [best[2]], x.reshape(1, -1))
-    q.set_submodule(visit.step.target, new)
+    if new is not old:
+        replace_module(q, visit.step.target, new)
     visit.module = new
 
 

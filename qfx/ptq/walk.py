@@ -50,14 +50,21 @@ class Visit:
         """Whether this is another call of a module that was visited before."""
         return isinstance(self.module, Again)
 
+    @torch.no_grad()
     def results(self) -> list[torch.Tensor]:
         """What the module computes now in the quantized network, per batch."""
         return [self.module(*operands) for operands in self.operands]
 
+    @torch.no_grad()
+    def float_layer(self) -> list[torch.Tensor]:
+        """What the float layer makes of the quantized operands, per batch."""
+        return [self.twin(*operands) for operands in self.operands]
+
     @cached_property
     def float_results(self) -> list[torch.Tensor]:
         """What the float network computes here, per batch."""
-        return [self.twin(*operands) for operands in self.float_operands]
+        with torch.no_grad():
+            return [self.twin(*operands) for operands in self.float_operands]
 
 
 @torch.no_grad()
@@ -120,6 +127,15 @@ def float_network(q: QuantizedModel) -> QuantizedModel:
         if isinstance(module, Quantizer):
             module.bypass = True
     return plain
+
+
+def replace_module(q: QuantizedModel, target: str, new: QuantModule) -> None:
+    """Put another module in a step's place; what is registered below the old one, as casts behind operators
+    are, moves along."""
+    for name, child in q.get_submodule(target).named_children():
+        if name not in new._modules:
+            new.add_module(name, child)
+    q.set_submodule(target, new)
 
 
 def copied(q: QuantizedModel) -> QuantizedModel:

@@ -121,7 +121,7 @@ def test_the_regression_lowers_the_error_of_the_results() -> None:
     improved = 0
     for visit in walk(q, inputs(q, batches), progress=False):
         if isinstance(visit.module, QuantLinear):
-            problem = Problem.of(visit, ptq.GPTQ(correct_bias=False))
+            problem = Problem.of(visit, ptq.GPTQ(correct_inputs=True, correct_bias=False))
             quantized, plain = (
                 torch.cat([o for (o,) in v]).double() for v in (visit.operands, visit.float_operands)
             )

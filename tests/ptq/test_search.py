@@ -1,0 +1,121 @@
+"""Search of formats and of ranges, against trying everything."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+import qfx
+from qfx import ptq
+from qfx.nn import QuantLinear
+from qfx.ptq.ranges import descend
+from qfx.ptq.search import splits_of
+from qfx.ptq.walk import float_network
+from tests.ptq.ptq_networks import network, same_bits
+
+
+def test_splits() -> None:
+    e2m3 = qfx.Minifloat(2, 3)
+    found = splits_of(e2m3, None)
+    assert found[0] == e2m3
+    assert {(f.exponent_bits, f.mantissa_bits) for f in found} == {(e, 5 - e) for e in range(6)}
+    assert all(f.width == 6 for f in found)
+    assert splits_of(e2m3, ()) == [e2m3]
+    assert splits_of(qfx.Minifloat(4, 3, specials="fn"), None) == [qfx.Minifloat(4, 3, specials="fn")]
+    assert splits_of(qfx.FixedPoint(4), None) == [qfx.FixedPoint(4)]
+
+
+def test_weights_against_trying_everything() -> None:
+    """One layer, all splits, all positions per channel: the error of its results, by numpy."""
+    torch.manual_seed(0)
+    random = np.random.default_rng(0)
+    layer = nn.Linear(6, 5)
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(random.standard_t(2, (5, 6))))
+    x = torch.from_numpy(random.normal(size=(400, 6)) @ random.normal(size=(6, 6))).float()
+    config = qfx.Config(weight=qfx.Minifloat(2, 2), per_channel=True, input=qfx.FixedPoint(16))
+    q = qfx.calibrate(qfx.prepare(nn.Sequential(layer), x[:1], config), [x])
+    options = ptq.FormatSearch(
+        activation=False, damp=1e-9, correct_inputs=False, correct_bias=False, places=None
+    )
+    result = ptq.search_formats(q, [x], options, progress=False)
+    fmt = result.get_submodule("0").weight_quantizer.format
+    operand = qfx.freeze(q).nodes[0].tensor.format.quantize(x.double().numpy())
+    weight = layer.weight.detach().double().numpy()
+
+    # What the layer's errors are measured by, the shrinkage for a finite sample included.
+    hessian = operand.T @ operand / len(x)
+    trust = len(x) / (len(x) + 6)
+    hessian = hessian * trust + np.diag(np.diag(hessian)) * (1 - trust)
+
+    def errors(candidate: qfx.Minifloat, frac: int) -> np.ndarray:
+        error = candidate.with_frac(frac).quantize(weight) - weight
+        return np.einsum("oi,ij,oj->o", error, hessian, error)
+
+    totals = {}
+    for e in range(5):
+        candidate = qfx.Minifloat(e, 4 - e)
+        table = np.stack([errors(candidate, f) for f in range(-12, 25)])
+        totals[e] = table.min(axis=0).sum()
+    here = sum(
+        errors(qfx.Minifloat(fmt.exponent_bits, fmt.mantissa_bits), f)[i] for i, f in enumerate(fmt.frac)
+    )
+    np.testing.assert_allclose(here, min(totals.values()), rtol=1e-5)
+    assert fmt.exponent_bits == min(totals, key=lambda e: totals[e])
+
+
+def test_positions_kept_close() -> None:
+    model, batches, x = network("residual")
+    config = qfx.Config(weight=qfx.Minifloat(2, 1), per_channel=True)
+    q = qfx.calibrate(qfx.prepare(model, x[:1], config), batches)
+    free = ptq.search_formats(q, batches, progress=False)
+    near = ptq.search_formats(q, batches, ptq.FormatSearch(spread=1), progress=False)
+    spans = []
+    for result in (free, near):
+        weights = [m.weight_quantizer for m in result.modules() if hasattr(m, "weight_quantizer")]
+        spans.append(max(int(np.ptp(np.asarray(w.frac))) for w in weights if w.channels > 1))
+    assert spans[0] > 1 == spans[1]
+    assert same_bits(near, x)
+
+
+def test_a_frozen_point_stays() -> None:
+    model, batches, x = network("mlp")
+    config = qfx.Config(weight=qfx.Minifloat(2, 1, 3), activation=qfx.FixedPoint(6, 3))
+    for method in ("format_search", "range_search"):
+        q = ptq.quantize(model, batches, config, (method,), progress=False)
+        for layer in (m for m in q.modules() if isinstance(m, QuantLinear)):
+            assert layer.weight_quantizer.format == qfx.Minifloat(2, 1, 3)
+        assert q.get_submodule("2.output").format == qfx.FixedPoint(6, 3, signed=False)
+
+
+def test_descent_to_a_position() -> None:
+    assert descend(lambda f: (f - 3) ** 2, 1, 5) == 3
+    assert descend(lambda f: (f - 3) ** 2, 7, 2) == 5
+    assert descend(lambda f: (f + 2) ** 2, 0, 5) == -2
+    assert descend(lambda f: 0.0, 4, 3) == 4
+
+
+def test_ranges_against_trying_neighbours() -> None:
+    """The error of the result with one cast alone: no neighbour of the position is better."""
+    model, batches, x = network("residual", 4)
+    q = qfx.calibrate(qfx.prepare(model, x[:1], qfx.Config(activation=qfx.FixedPoint(4))), batches)
+    options = ptq.RangeSearch(samples=16, reach=6)
+    result = ptq.search_ranges(q, batches, options, progress=False)
+    data, moved = torch.cat(batches), 0
+    plain = float_network(q)
+    with torch.no_grad():
+        wanted = plain._qfx_execute(data, None)
+        for name, quantizer in qfx.quantizers(result).items():
+            if "weight" in name or "bias" in name:
+                continue
+            cast = plain.get_submodule(name)
+            errors = {}
+            for frac in (quantizer.frac - 1, quantizer.frac, quantizer.frac + 1):
+                cast.set(frac)
+                cast.bypass = False
+                errors[frac] = float((plain._qfx_execute(data, None) - wanted).square().sum())
+                cast.bypass = True
+            assert errors[quantizer.frac] == min(errors.values()), name
+            moved += quantizer.frac != qfx.quantizers(q)[name].frac
+    assert moved
