@@ -40,7 +40,7 @@ BLOCKS = {
     "features.1 (without expansion)": ("features.0.2", "features.1.conv.1"),
     "features.2 (expansion 6, stride 2)": ("features.1.conv.1", "features.2.conv.2"),
 }
-SAMPLES = 2
+SAMPLES = 1
 
 
 def network(activation: int) -> Graph:

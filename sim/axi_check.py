@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from qfx.errors import QfxError
 from qfx.sim import frames, verilator
 from qfx.sim.simulation import Port, encode_input, port, split_files
 
@@ -34,6 +35,11 @@ def check_axi(
         QfxError: the input has the wrong shape or holds NaN.
         SimulationError: a test failed; the message names it, the frame and the byte.
     """
+    if getattr(design, "weight_streams", ()):
+        raise QfxError(
+            f"check_axi of {design.top}: the design takes weights from outside, which this check does not "
+            "bring; use qfx.sim.run"
+        )
     codes = encode_input(design.graph, x)
     expected = design.graph.run_codes(x)
     source, sink = port(design.input_stream), port(design.output_stream)
