@@ -14,6 +14,7 @@ from qfx.models.efficientnet import efficientnet_lite0
 from qfx.models.lenet import lenet
 from qfx.models.mobilenet import mobilenet_v2
 from qfx.models.resnet import resnet18, resnet20, resnet34, resnet50
+from qfx.models.vit import vit_b_32
 from qfx.models.weights import load_weights
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -24,6 +25,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet50": resnet50,
     "mobilenet_v2": mobilenet_v2,
     "efficientnet_lite0": efficientnet_lite0,
+    "vit_b_32": vit_b_32,
 }
 
 #: Input of each model without the batch axis.
@@ -31,7 +33,7 @@ INPUT_SHAPES: dict[str, tuple[int, int, int]] = {
     "lenet": (1, 28, 28),
     "resnet20": (3, 32, 32),
     **dict.fromkeys(
-        ("resnet18", "resnet34", "resnet50", "mobilenet_v2", "efficientnet_lite0"), (3, 224, 224)
+        ("resnet18", "resnet34", "resnet50", "mobilenet_v2", "efficientnet_lite0", "vit_b_32"), (3, 224, 224)
     ),
 }
 
