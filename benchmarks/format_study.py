@@ -34,6 +34,8 @@ MIXED = {"mlp": True, "cnn": False}
 #: Cycles per image that the hardware of the front is folded for, and test images that are simulated.
 INTERVAL = {"mlp": 3136, "cnn": 7056}
 IMAGES = 4
+#: Measured whether on the front or not: integers and minifloats of the same widths.
+ALSO = "int4,E2M1,int6,E2M3,int8,E4M3"
 
 
 def space(network: str) -> sweep.Space:
@@ -50,16 +52,18 @@ def train(network: str, out: Path, jobs: int) -> sweep.Results:
     return sweep.run(space(network), study.objective, out=out / network, name=network, jobs=jobs)
 
 
-def measure(results: sweep.Results, out: Path, note: bool = True) -> sweep.Results:
-    """The hardware of the front, with the first test images simulated."""
-    images = datasets.load(SETTINGS["data"]).test_images[:IMAGES]
+def measure(results: sweep.Results, out: Path, also: list[str]) -> sweep.Results:
+    """The hardware of the front and of other configurations by name, with the first test images simulated."""
+    images = datasets.load(str(SETTINGS["data"])).test_images[:IMAGES]
+    front = {t.slot for t in results.front()}
     return sweep.measure_front(
         results,
         out,
         interval=INTERVAL[results.name],
+        slots=front | {t.slot for t in results.complete if t.notes["label"] in also},
         samples=images,
         per_layer=False,
-        note=(lambda line: print(line, file=sys.stderr)) if note else None,
+        note=lambda line: print(line, file=sys.stderr, flush=True),
     )
 
 
@@ -102,6 +106,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--networks", default=",".join(networks.NETWORKS))
+    parser.add_argument("--also", default=ALSO, help="measured besides the front, by name")
     parser.add_argument("--stage", choices=("train", "measure", "all", "show"), default="all")
     parser.add_argument("--work", type=Path, default=Path("build/format_study"))
     arguments = parser.parse_args()
@@ -114,7 +119,7 @@ def main() -> None:
             continue
         results = sweep.read(out / "study.journal", network)
         if arguments.stage != "show":
-            results = measure(results, out)
+            results = measure(results, out, arguments.also.split(","))
             results.save(out / "sweep.json")
         else:
             results = sweep.Results.load(out / "sweep.json")
@@ -134,7 +139,7 @@ def main() -> None:
         return
     for results in everything:
         for row in rows(results):
-            if row["front"]:
+            if row["hardware"]:
                 print(row["network"], row["configuration"], row["accuracy"], row["ebops"], row["hardware"])
 
 

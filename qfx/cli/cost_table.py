@@ -12,6 +12,7 @@ from qfx.cli.options import names
 from qfx.errors import QfxError
 
 Networks = Annotated[int, typer.Option("--networks", help="Random networks whose kernels are measured.")]
+Wholes = Annotated[int, typer.Option("--wholes", help="Other random networks, measured as a whole.")]
 Seed = Annotated[int, typer.Option("--seed", help="Of the networks.")]
 Families = Annotated[str, typer.Option("--families", help="Any of integer, minifloat, khot, mx.")]
 Jobs = Annotated[int, typer.Option("--jobs", help="Syntheses at a time (default: all cores).")]
@@ -26,7 +27,8 @@ def register(app: typer.Typer) -> None:
 
 
 def cost_table(
-    networks: Networks = 20,
+    networks: Networks = 10,
+    wholes: Wholes = 30,
     seed: Seed = 1,
     families: Families = "integer",
     jobs: Jobs = 0,
@@ -48,6 +50,8 @@ def cost_table(
     for family in chosen:
         if family not in FAMILIES:
             raise QfxError(f"family {family!r} is unknown; use {', '.join(FAMILIES)}")
-    made = table.build(networks, seed=seed, families=chosen, jobs=jobs or os.cpu_count() or 1, note=print)
+    made = table.build(
+        networks, wholes, seed=seed, families=chosen, jobs=jobs or os.cpu_count() or 1, note=print
+    )
     made.save(out)
     print(f"{len(made.rows)} kernels, {len(made.wholes)} designs: {out}")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qfx.cost.features import Products, blocks, features
-from qfx.cost.table import Row, Table, shipped
+from qfx.cost.table import Row, Table, defaults, shipped
 
 if TYPE_CHECKING:
     from qfx.rtl.design import Design, Kernel
@@ -30,12 +30,14 @@ UNKNOWN = 0.4
 FIRST = {"lut": ("dot_lut", "constant_dot_lut", "constant_product"), "ff": ("dot_ff",)}
 #: What a multiplier by a constant takes of one by a number.
 CONSTANT = 0.5
-#: Kernels whose shares in a design are fitted apart.
-GROUPS = ("products", "elements", "streams")
+#: Parts of kernels whose shares in a design are fitted apart (:func:`group`).
+GROUPS = ("multiply", "tables", "products", "elements", "windows", "streams")
+SHARE_PULL = 0.003
 #: What a feature costs in LUTs where the table says little about it, when that is not 1.
 PRIOR = {
     "one": 4.0,
     "dropped": 0.3,
+    "rom_rest": 0.2,
     "constant_product": CONSTANT,
     **dict.fromkeys(("operands", "product_bits", "registers", "dsp_product", "wide", "plain_ff"), 0.0),
     **{f"dot_ff_{kind}": 0.0 for kind in (1, 2, 3, 4)},
@@ -86,15 +88,19 @@ class _Module:
     coefficients: dict[str, float]
     error: float
 
+    def parts(self, values: dict[str, float]) -> dict[str, float]:
+        """What each feature contributes. One that is new to the table counts as the first estimate that
+        it is, or not at all."""
+        found = {name: self.coefficients[name] * v for name, v in values.items() if name in self.coefficients}
+        for name, first in values.items():
+            if name not in found and name.startswith(FIRST[self.resource]):
+                found[name] = first * (CONSTANT if name.startswith("constant") else 1.0)
+        return found
+
     def __call__(self, values: dict[str, float]) -> tuple[float, float]:
-        """Value and standard error. A feature that no kernel of the table had counts as the first estimate
-        that it is, or not at all, and makes the error that of an unknown module."""
-        value = sum(self.coefficients.get(name, 0.0) * value for name, value in values.items())
-        new = {name: v for name, v in values.items() if v and name not in self.coefficients}
-        for name, first in new.items():
-            if name.startswith(FIRST[self.resource]):
-                value += first * (CONSTANT if name.startswith("constant") else 1.0)
-        return value, (UNKNOWN if new else self.error) * max(value, _FLOOR)
+        """Value and standard error; the latter of an unknown module when a feature is new to the table."""
+        value = sum(self.parts(values).values())
+        return value, (UNKNOWN if self.is_new(values) else self.error) * max(value, _FLOOR)
 
     def is_new(self, values: dict[str, float]) -> bool:
         """Whether there is a feature that no kernel of the table had."""
@@ -120,7 +126,11 @@ class Estimator:
             for resource in FITTED
         }
         self._seen = self._measurements()
-        self._sums = {resource: self._group_sums(resource) for resource in FITTED}
+        designs = [[_kernel(m, p) for m, p in whole.kernels] for whole in self.table.wholes]
+        self._sums = {
+            resource: [list(self._group_sums(kernels, resource).values()) for kernels in designs]
+            for resource in FITTED
+        }
         self._share = {resource: self._whole(resource) for resource in FITTED}
 
     def kernel(self, kernel: Kernel) -> KernelEstimate:
@@ -146,14 +156,15 @@ class Estimator:
 
     def design(self, kernels: Iterable[Kernel]) -> Estimate:
         """A design of these kernels."""
-        each = tuple(self.kernel(kernel) for kernel in kernels)
+        given = list(kernels)
+        each = tuple(self.kernel(kernel) for kernel in given)
         total: dict[str, float] = {}
         for resource in FITTED:
             shares, spread = self._share[resource]
-            parts = [(shares[group(k.module)], k) for k in each]
-            value = sum(share * getattr(k, resource) for share, k in parts)
+            sums = self._group_sums(given, resource)
+            value = sum(share * sums[name] for name, share in shares.items())
             # The spread of designs around their kernels holds the errors of known kernels already.
-            unknown = [(s * getattr(k, f"{resource}_error")) ** 2 for s, k in parts if k.is_new]
+            unknown = [getattr(k, f"{resource}_error") ** 2 for k in each if k.is_new]
             total |= {
                 resource: value,
                 f"{resource}_error": math.hypot(math.sqrt(sum(unknown)), spread * value),
@@ -161,6 +172,18 @@ class Estimator:
         return Estimate(
             **total, dsp=sum(k.dsp for k in each), bram18=sum(k.bram18 for k in each), kernels=each
         )
+
+    def held_out(self, resource: str) -> list[tuple[int, float]]:
+        """For each design of the table what was measured, and the estimate of a fit to all the others.
+
+        Kernels come from other networks than these designs in any case.
+        """
+        found = []
+        for i, whole in enumerate(self.table.wholes):
+            shares, _ = self._whole(resource, without=i)
+            sums = zip(shares.values(), self._sums[resource][i], strict=True)
+            found.append((int(getattr(whole, resource)), sum(share * part for share, part in sums)))
+        return found
 
     # -- fits ------------------------------------------------------------------------------------------------
 
@@ -194,7 +217,8 @@ class Estimator:
         """
         groups: dict[tuple[str, str], list[Row]] = {}
         for row in self.table.rows:
-            groups.setdefault((row.module, _key(row.parameters)), []).append(row)
+            parameters = {**defaults(row.module), **row.parameters}
+            groups.setdefault((row.module, _key(parameters)), []).append(row)
         found = {}
         for key, rows in groups.items():
             values = {}
@@ -215,43 +239,41 @@ class Estimator:
         kept = [i for i in range(len(self.table.wholes)) if i != without]
         true = np.array([float(getattr(self.table.wholes[i], resource)) for i in kept])
         sums = np.array([self._sums[resource][i] for i in kept]).reshape(-1, len(GROUPS))
-        if len(kept) < 2 * len(GROUPS):
+        if len(kept) < len(GROUPS):
             return dict.fromkeys(GROUPS, 1.0), UNKNOWN / 4
         scaled, one = sums / true[:, None], np.ones(len(kept))
         prior = np.ones(len(GROUPS))
-        shares = nonnegative_least_squares(scaled, one, prior, PULL * len(kept))
+        shares = nonnegative_least_squares(scaled, one, prior, SHARE_PULL * len(kept))
         residuals = []
         for i in range(len(kept)):
             rest = np.arange(len(kept)) != i
-            w = nonnegative_least_squares(scaled[rest], one[rest], prior, PULL * len(kept))
+            w = nonnegative_least_squares(scaled[rest], one[rest], prior, SHARE_PULL * len(kept))
             residuals.append(float(scaled[i] @ w) - 1)
         spread = float(np.sqrt(np.mean(np.square(residuals))))
         return dict(zip(GROUPS, map(float, shares), strict=True)), spread
 
-    def _group_sums(self, resource: str) -> list[list[float]]:
-        """The estimates of the kernels of each design of the table, by group."""
-        found = []
-        for whole in self.table.wholes:
-            sums = dict.fromkeys(GROUPS, 0.0)
-            for module, parameters in whole.kernels:
-                sums[group(module)] += getattr(self.kernel(_kernel(module, parameters)), resource)
-            found.append(list(sums.values()))
-        return found
+    def _group_sums(self, kernels: Iterable[Kernel], resource: str) -> dict[str, float]:
+        """The estimates of kernels, by group; those that were measured are scaled to the measurement."""
+        sums = dict.fromkeys(GROUPS, 0.0)
+        for kernel in kernels:
+            value = getattr(self.kernel(kernel), resource)
+            model = self._models.get((kernel.module, resource))
+            parts = {} if model is None else model.parts(features(kernel, self.products))
+            total = sum(parts.values())
+            for name, part in parts.items() if total else {"": 1.0}.items():
+                sums[group(kernel.module, name)] += value * part / (total or 1.0)
+        return sums
 
 
-def group(module: str) -> str:
-    """Which of :data:`GROUPS` a module belongs to."""
+def group(module: str, feature: str = "") -> str:
+    """Which of :data:`GROUPS` a feature of a module belongs to."""
     if module in ("qfx_matvec", "qfx_depthwise", "qfx_affine", "qfx_matmul"):
-        return "products"
-    if module in (
-        "qfx_fifo",
-        "qfx_fork",
-        "qfx_window",
-        "qfx_upsize",
-        "qfx_downsize",
-        "qfx_reorder",
-        "qfx_concat",
-    ):
+        if feature in ("product", "constant_product", "sum") or feature.startswith(("dot", "constant_dot")):
+            return "multiply"
+        return "tables" if feature in ("rom", "rom_rest", "bias") else "products"
+    if module == "qfx_window":
+        return "windows"
+    if module in ("qfx_fifo", "qfx_fork", "qfx_upsize", "qfx_downsize", "qfx_reorder", "qfx_concat"):
         return "streams"
     return "elements"
 
@@ -317,4 +339,4 @@ def _key(parameters: Any) -> str:
 def _kernel(module: str, parameters: Mapping[str, int | str]) -> Kernel:
     from qfx.rtl.design import Kernel
 
-    return Kernel("", module, parameters, (), (), "")
+    return Kernel("", module, {**defaults(module), **parameters}, (), (), "")

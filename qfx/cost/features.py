@@ -122,6 +122,9 @@ def _matvec(n: Mapping[str, int], text: Mapping[str, Any], products: Products) -
         found[f"dot_ff_{kind}"] = pe * float(plain.ff)
     if text.get("ROM_STYLE") != "block":
         found["rom"] = rom(words, pe * simd * n["W_WIDTH"])
+        found["rom_rest"] = (
+            rom(1 << bits(words), pe * simd * n["W_WIDTH"]) - found["rom"] if words > 1 else 0.0
+        )
     found["operands"] = float(simd * n["A_WIDTH"] + (pe * simd * n["W_WIDTH"] if words > 1 else 0))
     if n["HAS_BIAS"]:
         found["bias"] = rom(n["GROUPS"] * n["NF"], pe * acc)

@@ -258,6 +258,22 @@ def plain_parameters(kernel: Kernel) -> dict[str, int | str]:
     return {k: v for k, v in kernel.parameters.items() if not k.endswith("_FILE")}
 
 
+@cache
+def defaults(module: str) -> dict[str, int | str]:
+    """The defaults of a module's parameters, read from its Verilog: what a kernel that was measured before a
+    parameter was added has for it."""
+    import re
+
+    from qfx.rtl import emit
+
+    path = emit.KERNELS / f"{module}.v"
+    if not path.is_file():
+        return {}
+    text = re.sub(r"/\*.*?\*/|//[^\n]*", "", path.read_text(encoding="ascii"), flags=re.DOTALL)
+    found = re.findall(r"^\s*parameter\s+(\w+)\s*=\s*(-?\d+|\"[^\"]*\")\s*,?\s*$", text, flags=re.MULTILINE)
+    return {name: value.strip('"') if value.startswith('"') else int(value) for name, value in found}
+
+
 def measured_products(family: str = "xc7") -> list[list[int]]:
     """LUTs and DSP blocks of ``qfx_mul`` for all widths of :data:`PRODUCT_WIDTHS`: ``[a width, b width, a
     signed,
