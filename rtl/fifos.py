@@ -9,6 +9,7 @@ one schedule completes, all do.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
 
 from qfx.errors import QfxError
 from qfx.rtl import timing
@@ -20,6 +21,8 @@ from qfx.rtl.library import window_full_depth, window_span
 #: Kernels times cycles that may be spent on making buffers smaller; the result does not depend on the speed
 #: of the machine.
 EFFORT = 1_000_000_000
+#: Frames that are looked at beyond the usual few.
+_MOST_FRAMES = 256
 _BLOCK_RAM_FROM = 4096  # bits; smaller FIFOs stay in LUT RAM
 
 
@@ -77,6 +80,16 @@ class _Sizer:
         # Far beyond what the folds need anyway, a slower pace saves nothing and takes long to simulate.
         self.target = min(design.target, 4 * max([layer.steps for layer in design.layers], default=1))
 
+    @cached_property
+    def flight(self) -> int:
+        """About how many frames are inside at the pace of the target: before so many have gone in, FIFOs that
+        level a long branch against a short one are not as full as they get.
+        """
+        free = _with_depths(self.design, {f.name: 0 for f in self.design.fifos}, unbounded=True)
+        run = timing.simulate(free, 1)
+        self.left -= run.cycles * len(free.kernels)
+        return min(run.latency // self.target, _MOST_FRAMES) if run.status == timing.FINISHED else 0
+
     def run(self) -> Design:
         least = self.with_depths({f.name: f.required for f in self.design.fifos})
         if self.keeps_up(least):
@@ -92,7 +105,7 @@ class _Sizer:
 
     def keeps_up(self, design: Design) -> bool:
         """Whether the target interval is met, by frames enough to fill the buffers."""
-        run = timing.simulate(design, 6, max_cycles=12 * self.target + 400_000)
+        run = timing.simulate(design, 6 + self.flight, max_cycles=12 * self.target + 400_000)
         self.left -= run.cycles * len(design.kernels)
         if run.status != timing.FINISHED:
             return False
@@ -103,7 +116,7 @@ class _Sizer:
         target.
         """
         free = _with_depths(self.design, {f.name: 0 for f in self.design.fifos}, unbounded=True)
-        run = timing.simulate(free, 4, source_interval=self.target)
+        run = timing.simulate(free, 4 + self.flight, source_interval=self.target)
         self.left -= run.cycles * len(free.kernels)
         if run.status != timing.FINISHED:
             raise QfxError(

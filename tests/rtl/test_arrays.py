@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from array_networks import ARRAY_NETWORKS, constant
+from array_networks import ARRAY_NETWORKS, constant, function, inverse_root, repeat, total
 from rtl_networks import Net, inputs
 
 import qfx.rtl
@@ -67,6 +67,17 @@ def test_a_constant_in_front_waits_for_its_frame(tmp_path: Path) -> None:
     graph = n.build(n.add(ops.Concat(), first, constant(n, (1, 4), FixedPoint(5, 2)), n.x))
     design = check(graph, tmp_path)
     assert timing.simulate(design, 3).first_out > timing.simulate(design, 3).first_in
+
+
+def test_a_frame_per_cycle_while_many_are_inside() -> None:
+    """Branches that part and meet again hold a frame for each cycle that the long one takes."""
+    n = Net((6,), FixedPoint(5, 2))
+    e = function(n, n.x, "exp", FixedPoint(6, 2, False))
+    share = n.cast(inverse_root(n, total(n, e, 0), 1, 4), 7, 6, False)
+    graph = n.build(n.add(ops.Mul(), e, repeat(n, share, 6)))
+    design = qfx.rtl.plan(graph, interval=1)
+    assert design.interval == 1 < design.latency // 8
+    assert set(timing.simulate(design, 80).intervals) == {1}
 
 
 def test_what_does_not_depend_on_the_input_is_refused() -> None:
