@@ -81,8 +81,8 @@ def run(
         every_layer: draw every operator, also those that the parallel architecture has no hardware for;
             default is to do so in two networks of four where that architecture is built, else in all.
         architectures: of the Verilog: ``"stream"``, ``"parallel"``, ``"mixed"`` (a stream design with some
-            layers unrolled). A network that is too large to unroll here has no parallel design, and one
-            without layers that can be unrolled no mixed one.
+            layers unrolled). A network that is too large to unroll here, or drawn from all operators, has
+            no parallel design, and one without layers that can be unrolled no mixed one.
         jobs: processes; default is the number of processors.
         out_dir: where failing cases are saved, ``<seed>-<number>.case``.
         shrink_attempts: how many simplifications of a failing case are tried.
@@ -215,7 +215,7 @@ def draw(
     designs: list[dict[str, Any]] = []
     if "stream" in architectures:
         designs.append(_draw_folding(rng, case))
-    if "parallel" in architectures:
+    if "parallel" in architectures and not every_layer:
         # Numbers of its own, so that a network has the same options with and without its other design.
         levels = int(np.random.default_rng([seed, index, 1]).choice([1, 2, 3, 4, 6]))
         if _can_be_unrolled(case.graph):
