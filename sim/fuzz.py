@@ -229,7 +229,9 @@ def draw(
 
 def _draws_every_layer(wish: bool | None, architectures: Sequence[str], index: int) -> bool:
     """Whether a network is drawn from all operators; torch modules and graphs alternate."""
-    return wish if wish is not None else "parallel" not in architectures or index % 4 >= 2
+    if wish is not None or "parallel" not in architectures:
+        return wish is None or wish
+    return "stream" in architectures and index % 4 >= 2
 
 
 def _draw_unrolled(rng: np.random.Generator, graph: Graph) -> list[str]:
