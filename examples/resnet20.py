@@ -14,17 +14,14 @@ import torch.nn.functional as F
 from rich.progress import track
 
 import qfx
+from qfx.data import Cifar10
 from qfx.models import resnet20
 
 
-def read(folder: Path, pattern: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images (samples, 3, 32, 32) in 0..1, and labels: a label byte and 3072 pixel bytes per sample."""
-    files = sorted(folder.glob(pattern))
-    if not files:
-        raise SystemExit(f"{folder}: no {pattern}; give the folder of CIFAR-10's binary version with --data")
-    rows = np.concatenate([np.fromfile(file, np.uint8).reshape(-1, 3073) for file in files])
-    images = torch.from_numpy(rows[:, 1:].reshape(-1, 3, 32, 32)).float() / 256
-    return images, torch.from_numpy(rows[:, 0].astype(np.int64))
+def read(folder: Path, train: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images (samples, 3, 32, 32) in 0..1, exact in 8 bits, and labels."""
+    data = Cifar10(folder, train)
+    return torch.from_numpy(data.pixels).float() / 256, torch.from_numpy(data.labels)
 
 
 def augmented(x: torch.Tensor) -> torch.Tensor:
@@ -53,7 +50,7 @@ def train(model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, epochs: int,
 def main(data: Path, out: Path, epochs: int) -> dict[str, float]:
     torch.manual_seed(0)
     out.mkdir(parents=True, exist_ok=True)
-    (x, y), (test, labels) = read(data, "data_batch_*.bin"), read(data, "test_batch.bin")
+    (x, y), (test, labels) = read(data, True), read(data, False)
     model = resnet20()
     train(model, x, y, epochs, 0.1, out / "float.pt")
     four, pixel = qfx.FixedPoint(4), qfx.FixedPoint(8, 8, signed=False)
