@@ -9,9 +9,9 @@ first 10,000. Configurations: integers of 3 to 8 bits for weights and for activa
 exponent bits, for both; K-hot weights of 3 to 8 bits with integer activations of the same width; the MX
 formats for both.
 
-Stages: ``train`` runs the sweep, ``measure`` generates, simulates and synthesises the hardware of every point
-of the front, ``all`` does both. What is finished is kept in build/format_study, so that a run can be
-interrupted.
+Stages: ``train`` runs the sweep, ``measure`` generates, simulates and synthesises the hardware of the front
+and of a few more, ``all`` does both, ``show`` prints what there is. What is finished is kept in build/format_study,
+so that a run can be interrupted.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def train(network: str, out: Path, jobs: int) -> sweep.Results:
     return sweep.run(space(network), study.objective, out=out / network, name=network, jobs=jobs)
 
 
-def measure(results: sweep.Results, out: Path, also: list[str]) -> sweep.Results:
+def measure(results: sweep.Results, out: Path, also: list[str], kept_only: bool) -> sweep.Results:
     """The hardware of the front and of other configurations by name, with the first test images simulated."""
     images = datasets.load(str(SETTINGS["data"])).test_images[:IMAGES]
     front = {t.slot for t in results.front()}
@@ -63,6 +63,7 @@ def measure(results: sweep.Results, out: Path, also: list[str]) -> sweep.Results
         slots=front | {t.slot for t in results.complete if t.notes["label"] in also},
         samples=images,
         per_layer=False,
+        kept_only=kept_only,
         note=lambda line: print(line, file=sys.stderr, flush=True),
     )
 
@@ -118,11 +119,8 @@ def main() -> None:
         if arguments.stage == "train":
             continue
         results = sweep.read(out / "study.journal", network)
-        if arguments.stage != "show":
-            results = measure(results, out, arguments.also.split(","))
-            results.save(out / "sweep.json")
-        else:
-            results = sweep.Results.load(out / "sweep.json")
+        results = measure(results, out, arguments.also.split(","), arguments.stage == "show")
+        results.save(out / "sweep.json")
         report.write_sweep(results, out / "report.html")
         everything.append(results)
     if arguments.json:

@@ -43,6 +43,7 @@ def measure_front(
     slots: Iterable[int] | None = None,
     samples: np.ndarray | None = None,
     per_layer: bool = True,
+    kept_only: bool = False,
     note: Callable[[str], None] | None = None,
 ) -> Results:
     """Generate, simulate and synthesise the hardware of trials that left ``trials/<slot>/network.qfx`` in
@@ -58,6 +59,7 @@ def measure_front(
         slots: which trials; the front of the sweep when not given.
         samples: float inputs to simulate, batch first; 4 random ones when not given.
         per_layer: also count the LUTs of each layer (a second synthesis).
+        kept_only: take what was measured before, and measure nothing.
         note: called with a line about each trial.
 
     Returns:
@@ -73,7 +75,10 @@ def measure_front(
         if trial.slot not in chosen or not file.is_file():
             continue
         try:
-            found = _measured(file, interval, samples, per_layer)
+            kept = _kept(file, interval, samples, per_layer)
+            if kept is None and kept_only:
+                continue
+            found = kept or _measured(file, interval, samples, per_layer)
         except QfxError as error:
             found = {"metrics": {}, "notes": {"hardware": str(error)}, "layers": trial.layers}
         measured[trial.slot] = found
@@ -82,8 +87,25 @@ def measure_front(
     return results.with_measured(measured)
 
 
+def _kept(file: Path, interval: int, samples: np.ndarray | None, per_layer: bool) -> dict[str, Any] | None:
+    """Measurements kept beside a graph, when they are of the same graph and question."""
+    kept = file.with_name("hardware.json")
+    if not kept.is_file():
+        return None
+    data = json.loads(kept.read_text())
+    if data.get("digest") != _digest(file, interval, samples, per_layer):
+        return None
+    return dict(data["found"])
+
+
+def _digest(file: Path, interval: int, samples: np.ndarray | None, per_layer: bool) -> str:
+    digest = hashlib.sha256(f"{_REVISION} {interval} {per_layer}".encode() + file.read_bytes())
+    digest.update(b"" if samples is None else np.ascontiguousarray(samples).tobytes())
+    return digest.hexdigest()
+
+
 def _measured(file: Path, interval: int, samples: np.ndarray | None, per_layer: bool) -> dict[str, Any]:
-    """Measurements of one graph, from its folder when it is the same graph and question."""
+    """Generate, simulate and synthesise a graph, and keep the result beside it."""
     import qfx
     from qfx.report.build import write_text
 
@@ -91,15 +113,6 @@ def _measured(file: Path, interval: int, samples: np.ndarray | None, per_layer: 
     x = samples
     if x is None:
         x = np.random.default_rng(0).random((4, *graph.input_node.tensor.shape), dtype=np.float32)
-    asked = f"{_REVISION} {interval} {per_layer}"
-    digest = hashlib.sha256(
-        asked.encode() + file.read_bytes() + np.ascontiguousarray(x).tobytes()
-    ).hexdigest()
-    kept = file.with_name("hardware.json")
-    if kept.is_file():
-        data = json.loads(kept.read_text())
-        if data.get("digest") == digest:
-            return dict(data["found"])
     folder = file.with_name("rtl")
     try:
         design = _generate(graph, folder, interval)
@@ -121,7 +134,10 @@ def _measured(file: Path, interval: int, samples: np.ndarray | None, per_layer: 
         "layers": layers(graph, design, cost),
         "notes": {"tool": f"{cost.tool} {cost.version}"},
     }
-    write_text(kept, json.dumps({"digest": digest, "found": found}, indent=1) + "\n")
+    digest = _digest(file, interval, samples, per_layer)
+    write_text(
+        file.with_name("hardware.json"), json.dumps({"digest": digest, "found": found}, indent=1) + "\n"
+    )
     return found
 
 
