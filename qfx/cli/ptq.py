@@ -51,18 +51,17 @@ def ptq(
     import qfx
 
     q_methods = names(methods)
-    formats = {
-        "weight": number_format("--weight", weight),
-        "activation": number_format("--activation", activation),
-    }
+    config = qfx.Config(
+        weight=number_format("--weight", weight),
+        activation=number_format("--activation", activation),
+        per_channel=not per_tensor,
+    )
     if min(calibration, batch, size) < 1 or evaluation < 0:
         raise QfxError("--calibration, --batch and --size must be at least 1, --evaluation at least 0")
     network = load_model(model).eval()
     found, labels = load_samples(data, calibration + evaluation, size, seed)
     first, rest, truth = found[:calibration], found[calibration:], labels[calibration:]
-    q = qfx.ptq.quantize(
-        network, list(first.split(batch)), qfx.Config(**formats, per_channel=not per_tensor), q_methods
-    )
+    q = qfx.ptq.quantize(network, list(first.split(batch)), config, q_methods)
     graph = qfx.freeze(q)
     out.parent.mkdir(parents=True, exist_ok=True)
     graph.save(out)

@@ -89,7 +89,9 @@ def open_image(path: Path) -> Any:
     try:
         from PIL import Image, UnidentifiedImageError
     except ImportError as error:
-        raise MissingToolError("images are read with Pillow; install it with: pip install pillow") from error
+        raise MissingToolError(
+            "images are read with Pillow; install it with: pip install qfx[images]"
+        ) from error
     try:
         with Image.open(path) as image:
             return image.convert("RGB")

@@ -38,7 +38,9 @@ class Encoder(nn.Module):
     def __init__(self, tokens: int, layers: int, heads: int, width: int, inner: int) -> None:
         super().__init__()
         self.pos_embedding = nn.Parameter(torch.empty(1, tokens, width).normal_(std=0.02))
-        blocks = OrderedDict((f"encoder_layer_{i}", EncoderBlock(heads, width, inner)) for i in range(layers))
+        blocks: OrderedDict[str, nn.Module] = OrderedDict(
+            (f"encoder_layer_{i}", EncoderBlock(heads, width, inner)) for i in range(layers)
+        )
         self.layers = nn.Sequential(blocks)
         self.ln = nn.LayerNorm(width, eps=_EPS)
 

@@ -8,7 +8,7 @@ M. Nagel et al., "Overcoming Oscillations in Quantization-Aware Training", arXiv
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
@@ -78,20 +78,29 @@ def _prepared(q: QuantizedModel, batches: Batches, progress: bool) -> QuantizedM
     return changed(calibrate_biases(result))
 
 
+@dataclass
+class _Sums:
+    """Of what a layer saw, per channel, float64."""
+
+    count: int = 0
+    total: torch.Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+    squares: torch.Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+
+
 @torch.no_grad()
 def _float(model: Model, batches: Batches) -> Model:
     """Layer after layer would need one pass each; here all statistics are taken in one pass, in which every
     layer normalises with those of its batch, and averaged over batches by their sizes."""
     result = copy.deepcopy(model).eval()
     norms = [m for m in result.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
-    sums = {id(m): [0, 0.0, 0.0] for m in norms}
+    seen_by = {id(m): _Sums() for m in norms}
 
     def see(module: nn.Module, operands: tuple[torch.Tensor, ...]) -> None:
         flat = operands[0].double().transpose(0, 1).flatten(1)
-        entry = sums[id(module)]
-        entry[0] += flat.shape[1]
-        entry[1] = entry[1] + flat.sum(1)
-        entry[2] = entry[2] + flat.square().sum(1)
+        entry = seen_by[id(module)]
+        entry.count += flat.shape[1]
+        entry.total = entry.total + flat.sum(1)
+        entry.squares = entry.squares + flat.square().sum(1)
 
     handles = [m.register_forward_pre_hook(see) for m in norms]
     try:
@@ -113,11 +122,12 @@ def _float(model: Model, batches: Batches) -> Model:
             "qfx.ptq: the calibration set is empty; give at least one batch with at least one sample"
         )
     for module in norms:
-        count, total, squares = sums[id(module)]
+        entry = seen_by[id(module)]
+        count = entry.count
         if count < 2 or module.running_mean is None or module.running_var is None:
             continue
-        mean = torch.as_tensor(total) / count
-        variance = (torch.as_tensor(squares) / count - mean.square()).clamp(min=0) * (count / (count - 1))
+        mean = entry.total / count
+        variance = (entry.squares / count - mean.square()).clamp(min=0) * (count / (count - 1))
         module.running_mean.copy_(mean)
         module.running_var.copy_(variance)
     return result.train(model.training)

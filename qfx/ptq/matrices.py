@@ -118,7 +118,7 @@ def moments(visit: Visit, places: int | None, seed: int = 0) -> tuple[Moments, M
         sums[1], counts[1] = sums[0], counts[0]
     if not counts[0]:
         raise QfxError("qfx.ptq: no samples")
-    halves = [Moments(*(t / c for t in s), c) for s, c in zip(sums, counts, strict=True)]
+    halves = [_means(s, c) for s, c in zip(sums, counts, strict=True)]
     return halves[0], halves[1]
 
 
@@ -134,16 +134,22 @@ def pooled(halves: tuple[Moments, Moments]) -> Moments:
     if a is b or a.hessian is b.hessian:
         return a
     share = a.count / (a.count + b.count)
-    parts = (
-        share * s + (1 - share) * t
-        for s, t in (
-            (a.hessian, b.hessian),
-            (a.cross, b.cross),
-            (a.mean, b.mean),
-            (a.float_mean, b.float_mean),
-        )
+
+    def mixed(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return share * x + (1 - share) * y
+
+    return Moments(
+        mixed(a.hessian, b.hessian),
+        mixed(a.cross, b.cross),
+        mixed(a.mean, b.mean),
+        mixed(a.float_mean, b.float_mean),
+        a.count + b.count,
     )
-    return Moments(*parts, a.count + b.count)
+
+
+def _means(sums: list[torch.Tensor], count: int) -> Moments:
+    hessian, cross, mean, float_mean = (s / count for s in sums)
+    return Moments(hessian, cross, mean, float_mean, count)
 
 
 def damped(hessian: torch.Tensor, damp: float, count: int) -> torch.Tensor:

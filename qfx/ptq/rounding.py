@@ -186,6 +186,6 @@ def _descend(
             beta = _BETA[1] + (_BETA[0] - _BETA[1]) * left
             loss = loss + options.regularisation * (1 - (2 * soft - 1).abs().pow(beta)).mean(2).sum()
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
     return torch.where(relaxed.detach() > 0, up, down)
