@@ -1,7 +1,7 @@
 """What K-hot weights save without DSP blocks: one trained perceptron with 8-bit weights, in Yosys' 7-series
 primitives.
 
-    python benchmarks/khot_cost.py [--json] [--part dot folded parallel]
+    python benchmarks/khot_cost.py [--json] [--part dot folded parallel] [--sizes 16 32 16 5] [--pe 4]
 
 dot: a dot product of 8 pairs. folded: the whole accelerator, weights from memories, the same folds for all.
 parallel: the whole accelerator, weights constants. All `-nodsp`. Weights are integers or have at most 1, 2 or
@@ -32,25 +32,32 @@ from qfx.rtl.arithmetic import DIGITS, INTEGER, LUT_INTEGER, digit_slots
 from qfx.rtl.emit import sources
 
 SIZES = (16, 32, 16, 5)
-FOLDS = {"0": {"pe": 8, "simd": 8}, "2": {"pe": 4, "simd": 8}, "4": {"pe": 5, "simd": 8}}
 SEED = 0
 SAMPLES = 2048
 PAIRS = 8
 PARTS = ("dot", "folded", "parallel")
 
 
-def train(weights: dict[str, Any]) -> dict[str, tuple[Graph, float]]:
+def folds(sizes: tuple[int, ...], pe: int) -> dict[str, dict[str, int]]:
+    """Eight inputs by `pe` outputs of each layer in a cycle, or as many outputs as divide it."""
+    return {
+        str(2 * i): {"pe": max(d for d in range(1, pe + 1) if outputs % d == 0), "simd": PAIRS}
+        for i, outputs in enumerate(sizes[1:])
+    }
+
+
+def train(weights: dict[str, Any], sizes: tuple[int, ...]) -> dict[str, tuple[Graph, float]]:
     """One network trained in float, then with each format of weights; graphs, and accuracies on other
     samples."""
     torch.manual_seed(SEED)
     data, labels = make_classification(
-        2 * SAMPLES, SIZES[0], n_informative=12, n_redundant=2, n_classes=SIZES[-1], class_sep=1.5,
+        2 * SAMPLES, sizes[0], n_informative=12, n_redundant=2, n_classes=sizes[-1], class_sep=1.5,
         random_state=SEED,
     )  # fmt: skip
     x = torch.tensor(data / abs(data).max(), dtype=torch.float32)
     y = torch.tensor(labels)
     layers: list[torch.nn.Module] = []
-    for inputs, outputs in zip(SIZES, SIZES[1:], strict=False):
+    for inputs, outputs in zip(sizes, sizes[1:], strict=False):
         layers += [torch.nn.Linear(inputs, outputs), torch.nn.ReLU()]
     model = torch.nn.Sequential(*layers[:-1])
 
@@ -106,7 +113,9 @@ def dot_products() -> dict[str, dict[str, Any]]:
     return rows
 
 
-def designs(architecture: str, graphs: dict[str, tuple[Graph, float]]) -> dict[str, dict[str, Any]]:
+def designs(
+    architecture: str, graphs: dict[str, tuple[Graph, float]], fold: dict[str, dict[str, int]]
+) -> dict[str, dict[str, Any]]:
     """The whole accelerator with each kind of weights."""
     rows = {}
     for name, (graph, accuracy) in graphs.items():
@@ -119,7 +128,7 @@ def designs(architecture: str, graphs: dict[str, tuple[Graph, float]]) -> dict[s
             with tempfile.TemporaryDirectory(prefix="qfx-khot-") as folder:
                 more: dict[str, Any] = {"architecture": "parallel"}
                 if architecture == "folded":
-                    more = {"fold": FOLDS, "multipliers": multipliers}
+                    more = {"fold": fold, "multipliers": multipliers}
                 design = qfx.rtl.generate(graph, Path(folder) / "rtl", **more)
                 cost = measure(design, dsp=False, timeout_s=4 * 3600)
             rows[title] = {
@@ -158,19 +167,25 @@ def show(result: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument(
+        "--sizes", nargs="+", type=int, default=list(SIZES), help="multiples of 8, then outputs"
+    )
+    parser.add_argument("--pe", type=int, default=4, help="outputs per cycle of a folded layer, at most")
     parser.add_argument("--json", action="store_true", help="JSON, also in a terminal")
     options = parser.parse_args()
+    sizes = tuple(options.sizes)
+    fold = folds(sizes, options.pe)
     result: dict[str, Any] = {
-        "command": " ".join(["benchmarks/khot_cost.py", *sys.argv[1:]]), "sizes": SIZES, "folds": FOLDS,
+        "command": " ".join(["benchmarks/khot_cost.py", *sys.argv[1:]]), "sizes": sizes, "folds": fold,
     }  # fmt: skip
     if "dot" in options.part:
         result["dot"] = dot_products()
     if set(options.part) - {"dot"}:
         weights: dict[str, Any] = {"integer": qfx.FixedPoint(8)}
-        graphs = train(weights | {f"K-hot, K={k}": KHot(8, None, k) for k in (1, 2, 3)})
+        graphs = train(weights | {f"K-hot, K={k}": KHot(8, None, k) for k in (1, 2, 3)}, sizes)
         for part in ("folded", "parallel"):
             if part in options.part:
-                result[part] = designs(part, graphs)
+                result[part] = designs(part, graphs, fold)
     for part in set(options.part):
         ratios(result[part])
     if options.json or not sys.stdout.isatty():
