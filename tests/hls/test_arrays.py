@@ -15,7 +15,7 @@ from qfx.errors import UnsupportedError
 from qfx.formats import FixedPoint
 from qfx.graph import GraphBuilder, arrays, ops
 
-FEW = {("per_channel", "stream"), ("formats", "parallel")}
+FEW = {("per_channel", "stream")}
 
 
 @pytest.mark.parametrize(
