@@ -9,9 +9,9 @@ first 10,000. Configurations: integers of 3 to 8 bits for weights and for activa
 exponent bits, for both; K-hot weights of 3 to 8 bits with integer activations of the same width; the MX
 formats for both.
 
-Stages: ``train`` runs the sweep, ``measure`` generates, simulates and synthesises hardware (of the front and of
-a few more), ``all`` does both, ``show`` prints what there is. What is finished is kept in build/format_study, so
-that a run can be interrupted.
+Stages: ``train`` runs the sweep, ``measure`` generates, simulates and synthesises hardware (of the front and
+of a few more), ``all`` does both, ``show`` prints what there is. What is finished is kept in
+build/format_study, so that a run can be interrupted.
 """
 
 from __future__ import annotations

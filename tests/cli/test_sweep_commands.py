@@ -79,7 +79,8 @@ def test_the_built_in_study_on_digits(tmp_path: Path) -> None:
         assert trial["metrics"]["mismatches"] == 0 and trial["metrics"]["accuracy"] > 60
         assert trial["metrics"]["lut_estimate"] > 0 and trial["metrics"]["latency"] > 0
         assert trial["metrics"]["memory_bits"] == 4 * (64 * 64 + 64 * 64 + 64 * 10) + 16 * (64 + 64 + 10)
-    assert trials[0]["notes"]["command"].startswith("qfx trial network=mlp data=digits float_epochs=3")
+    words = "activation=int4 data=digits epochs=1 float_epochs=3 interval=64 network=mlp weight=int4"
+    assert trials[0]["notes"]["command"] == f"qfx trial {words}"
     bad = run("sweep", "--set", "epoch=1", "--out", tmp_path / "other")
     assert bad.exit_code == 2 and "parameter 'epoch' is unknown" in bad.stderr
 
