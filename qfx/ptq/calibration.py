@@ -124,17 +124,17 @@ def covering_frac(fmt: Format, samples: torch.Tensor, share: float = 1.0) -> int
     if samples.numel() == 0 or not bool(samples.any()):
         return None
     low, high = fmt.pass_range
-    # The position from which on each sample is clipped; negative ones do not count when there is no sign.
+    if not fmt.signed:
+        samples = samples[samples >= 0]  # the others become 0 wherever the range is
+    # From where on each sample is clipped: never, for zeros.
     room = torch.full_like(samples, math.inf)
     above, below = samples > 0, samples < 0
     room[above] = high / samples[above]
-    if fmt.signed:
-        room[below] = low / samples[below]
-    room = room[torch.isfinite(room)].sort().values
-    allowed = int((1.0 - share) * len(room))
-    if not len(room):
+    room[below] = low / samples[below]
+    finite = room[torch.isfinite(room)].sort().values
+    if not len(finite):
         return None
-    limit = float(room[min(allowed, len(room) - 1)])
+    limit = float(finite[min(int((1.0 - share) * len(room)), len(finite) - 1)])
     frac = math.floor(math.log2(limit))
     # At exactly half a step rounding may go up: the bound itself is outside.
     return frac - 1 if 2.0**frac == limit else frac
@@ -144,8 +144,7 @@ def entropy_frac(fmt: Format, samples: torch.Tensor) -> int | None:
     """The binary point that keeps the most of the distribution: the smallest Kullback-Leibler divergence.
 
     As in TensorRT: a histogram; what lies beyond the range is added to the last bin inside; the numbers that
-        are
-    cast to the same number share their bins evenly, among those that are not empty.
+    are cast to the same number share their bins evenly, among those that are not empty.
     """
     samples = samples[torch.isfinite(samples)]
     widest = covering_frac(fmt, samples)

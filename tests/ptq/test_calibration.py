@@ -72,7 +72,7 @@ def test_a_range_that_covers(fmt: Any, share: float) -> None:
         x = samples(seed)
         found = covering_frac(fmt, x, share)
         assert found is not None
-        allowed = int((1.0 - share) * (len(x) if fmt.signed else int((x > 0).sum())))
+        allowed = int((1.0 - share) * (len(x) if fmt.signed else int((x >= 0).sum())))
         assert clipped(found, x) <= allowed
         assert all(clipped(found + more, x) > allowed for more in range(1, 20))
 
