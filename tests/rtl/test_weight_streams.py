@@ -14,6 +14,7 @@ from qfx import FixedPoint, QfxError
 from qfx.graph import Graph
 from qfx.rtl.fold import choose
 from qfx.rtl.lower import lower
+from qfx.sim.axi_check import check_axi
 
 W4 = FixedPoint(4, 3)
 
@@ -56,6 +57,11 @@ def test_reset_begins_with_the_first_weight(streamed: qfx.rtl.Design) -> None:
     x = inputs(streamed.graph, 3)
     result = qfx.sim.run(streamed, x, reset_after=streamed.latency + 37)
     np.testing.assert_array_equal(result.codes, streamed.graph.run_codes(x))
+
+
+def test_the_check_with_cocotbext_axi_says_that_it_brings_no_weights(streamed: qfx.rtl.Design) -> None:
+    with pytest.raises(QfxError, match="takes weights from outside"):
+        check_axi(streamed, inputs(streamed.graph, 1))
 
 
 def test_image_is_the_matrix_in_the_order_of_the_document(streamed: qfx.rtl.Design) -> None:
