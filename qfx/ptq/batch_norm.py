@@ -1,8 +1,7 @@
 """Re-estimation of BatchNorm: running statistics of the network as it is now.
 
 Source: X. Sun et al., "Hybrid 8-bit Floating Point (HFP8) Training and Inference", NeurIPS 2019, section 3.2,
-    and
-M. Nagel et al., "Overcoming Oscillations in Quantization-Aware Training", arXiv:2203.11086, section 5.1.
+and M. Nagel et al., "Overcoming Oscillations in Quantization-Aware Training", arXiv:2203.11086, section 5.1.
 """
 
 from __future__ import annotations

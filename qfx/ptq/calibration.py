@@ -1,10 +1,9 @@
 """Calibration: where the range of a format is put, by one of four rules.
 
 Sources: max, percentile and entropy: S. Migacz, "8-bit Inference with TensorRT", GTC 2017; H. Wu et al.,
-    "Integer
-Quantization for Deep Learning Inference", arXiv:2004.09602, section 3.3. Mean squared error: the same as
-:func:`qfx.calibrate`. Here a range is a power of two times that of the format, so that few candidates are
-left.
+"Integer Quantization for Deep Learning Inference", arXiv:2004.09602, section 3.3. Mean squared error: the
+same as :func:`qfx.calibrate`. Here a range is a power of two times that of the format, so that few candidates
+are left.
 """
 
 from __future__ import annotations

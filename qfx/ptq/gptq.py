@@ -1,10 +1,10 @@
 """GPTQ: round one column of weights after the other, and let the columns to come make up for the error.
 
 Source: E. Frantar et al., "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained
-    Transformers",
-arXiv:2210.17323, algorithm 1; for convolutions as in E. Frantar, D. Alistarh, "Optimal Brain Compression",
-arXiv:2208.11580. Aiming at the float network's results with quantized operands: as in S. Zhang et al.,
-"Qronos", arXiv:2505.11695, the target is a regression; here it is found once, before the first column.
+Transformers", arXiv:2210.17323, algorithm 1; for convolutions as in E. Frantar, D. Alistarh, "Optimal Brain
+Compression", arXiv:2208.11580. Aiming at the float network's results with quantized operands: as in S. Zhang
+et al., "Qronos", arXiv:2505.11695, the target is a regression; here it is found once, before the first
+column.
 """
 
 from __future__ import annotations

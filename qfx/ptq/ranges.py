@@ -1,8 +1,7 @@
 """Search of activation ranges by the error of the whole network's result.
 
 What clipping costs is not seen in the tensor itself: a few large numbers may decide the result. So each cast
-    is
-tried alone, in the float network, at a few positions of its binary point, and the result is compared. The
+is tried alone, in the float network, at a few positions of its binary point, and the result is compared. The
 idea of measuring at the output is that of Y. Nahshan et al., "Loss Aware Post-Training Quantization",
 arXiv:1911.07190; there the scales are real numbers and found together, here there are a handful of positions.
 """
@@ -29,8 +28,7 @@ class RangeSearch:
     """Options of :func:`search_ranges`.
 
     Args:
-        samples: the first so many samples are used; each cast costs two to four passes through what follows
-            it.
+        samples: the first so many samples are used; each cast costs two to four passes through what follows.
         reach: positions to try on either side of the present one.
     """
 

@@ -70,9 +70,9 @@ def search_formats(
 ) -> QuantizedModel:
     """A copy in which every weight and activation has the split and the binary points of the smallest error.
 
-    Layer by layer: for a weight, the error of the layer's result after rounding to the nearest, summed over all
-    channels for a split, per channel for a binary point. For an activation, the squared difference from what
-    the float network has there. Frozen binary points stay, and so do formats of other families than
+    Layer by layer: for a weight, the error of the layer's result after rounding to the nearest, summed over
+    all channels for a split, per channel for a binary point. For an activation, the squared difference from
+    what the float network has there. Frozen binary points stay, and so do formats of other families than
     minifloats.
 
     Args:

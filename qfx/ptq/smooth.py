@@ -2,11 +2,10 @@
 read them.
 
 Sources: G. Xiao et al., "SmoothQuant", arXiv:2211.10438, equation 4: channel ``j`` of the activations is
-    divided by
-``max|X_j|^alpha / max|W_j|^(1 - alpha)``, and the weights that read it are multiplied by that. With factors
-that are powers of two, as here by default, the float network computes the same numbers on every bit; at
-``alpha=1`` this is the exponent bias per channel that S. Liu et al., "LLM-FP4", arXiv:2310.16836, section
-4.2, shift into the weights.
+divided by ``max|X_j|^alpha / max|W_j|^(1 - alpha)``, and the weights that read it are multiplied by that.
+With factors that are powers of two, as here by default, the float network computes the same numbers on every
+bit; at ``alpha=1`` this is the exponent bias per channel that S. Liu et al., "LLM-FP4", arXiv:2310.16836,
+section 4.2, shift into the weights.
 """
 
 from __future__ import annotations
@@ -54,8 +53,7 @@ def equalize_activations(
     (:func:`qfx.ptq.quantize` does).
 
     What divides the activations must be a layer: a linear or convolution layer, a kept BatchNorm, the scale
-        of a
-    LayerNorm or other arithmetic with constants, with nothing but ReLU, pooling, additions and the like
+    of a LayerNorm or other arithmetic with constants, with nothing but ReLU, pooling, additions and the like
     between. Others stay as they are.
 
     Args:
