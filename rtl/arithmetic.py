@@ -117,7 +117,8 @@ def choose(
         ones = integers((weight > 0).astype(np.int64))
         return Arithmetic(ones, 1, False, {**_NONE, "KIND": XNOR}, "sign", 1, count)
     found: list[Arithmetic] = []
-    few = isinstance(encoding, KHot | Binary) or not (abs(weight) & (abs(weight) - 1)).any()
+    magnitude: np.ndarray = np.asarray(abs(weight))
+    few = isinstance(encoding, KHot | Binary) or not (magnitude & (magnitude - 1)).any()
     if multipliers == "shift" and few:
         return _digits(weight)
     in_tables = dot(_numbers(integers_only, width, signed, bits), _PAIRS).dsp == 0
@@ -206,8 +207,9 @@ def _digits(weight: np.ndarray) -> Arithmetic:
     flat = weight.reshape(-1)
     if int(abs(flat).max()) < 1 << 60:
         flat = flat.astype(np.int64)
-    magnitude, negative = abs(flat), flat < 0
-    thrice = magnitude * 3
+    magnitude: np.ndarray = np.asarray(abs(flat))
+    negative = flat < 0
+    thrice: np.ndarray = magnitude * 3
     nonzero, minus = (magnitude ^ thrice) >> 1, (magnitude & ~thrice) >> 1
     places = max(1, int(nonzero.max()).bit_length())
     at = [(nonzero >> p & 1).astype(bool) for p in range(places)]

@@ -141,11 +141,10 @@ def dot(numbers: Mapping[str, int | str], pairs: int) -> Resources:
             return Resources(lut=2 * leaves + 3 * (leaves - 1), ff=5 * leaves)
     product_bits = a + w
     sums = (2 * pairs - 1) * product_bits  # products and the tree behind them, each with its register
+    lane = product(a, w)
     if n("KIND") == 1:
-        one = Resources(lut=booth(a, n("A_SIGNED"), w, n("W_SIGNED")))
-    else:
-        one = product(a, w)
-    return one * pairs + Resources(lut=sums - pairs * product_bits, ff=sums)
+        lane = Resources(lut=booth(a, n("A_SIGNED"), w, n("W_SIGNED")))
+    return lane * pairs + Resources(lut=sums - pairs * product_bits, ff=sums)
 
 
 def of(kernel: Kernel) -> Resources:

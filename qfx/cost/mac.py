@@ -259,17 +259,18 @@ def mac_table(
 
     integers = {fmt.width: name for name, fmt in formats.items() if isinstance(fmt, FixedPoint)}
     rows = []
-    for name, fmt in (*formats.items(), *others.items()):
+    every: list[tuple[str, Format | KHot | Block]] = [*formats.items(), *others.items()]
+    for name, entry in every:
         cost = found[name, ""]
-        width = fmt.element.width if isinstance(fmt, Block) else fmt.width
+        width = entry.element.width if isinstance(entry, Block) else entry.width
         integer = integers.get(width)
-        of_pairs = isinstance(fmt, FixedPoint | Minifloat)
+        exact = None if isinstance(entry, KHot | Block) else accumulator_bits(entry, entry, n).exact
         row: dict[str, Any] = {
             "format": name,
             "bits": width,
-            "integer": isinstance(fmt, FixedPoint),
+            "integer": isinstance(entry, FixedPoint),
             "accumulator_bits": int(jobs[name, ""][0].parameters["ACC_WIDTH"]),
-            "accumulator_bits_exact": accumulator_bits(fmt, fmt, n).exact if of_pairs else None,
+            "accumulator_bits_exact": exact,
             **{kind: getattr(cost, kind) for kind in ("lut", "ff", "carry", "dsp", "tool", "version")},
             "ratio": cost.lut / found[integer, ""].lut if integer else None,
         }
