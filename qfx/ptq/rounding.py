@@ -1,11 +1,11 @@
 """Learned rounding: whether each weight goes up or down is found by gradient descent on the layer's error.
 
 Sources: M. Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization", arXiv:2004.10568
-(rectified sigmoid and annealed regularisation, equations 23-25; asymmetric reconstruction). E. Yvinec et al.,
-"Gradient-Based Post-Training Quantization: Challenging the Status Quo", arXiv:2308.07662, ask for other problem
-formulations, more degrees of freedom and non-uniform grids. Here the error is a quadratic form of all samples
-at once (:mod:`qfx.ptq.matrices`), so that every step descends on the whole calibration set; single changes
-afterwards may leave the two numbers next to a weight; and any grid will do.
+(rectified sigmoid and annealed regularisation, equations 23-25; asymmetric reconstruction). E. Yvinec et
+al., "Gradient-Based Post-Training Quantization: Challenging the Status Quo", arXiv:2308.07662, ask for other
+problem formulations, more degrees of freedom and non-uniform grids. Here the error is a quadratic form of all
+samples at once (:mod:`qfx.ptq.matrices`), so that every step descends on the whole calibration set; single
+changes afterwards may leave the two numbers next to a weight; and any grid will do.
 """
 
 from __future__ import annotations
