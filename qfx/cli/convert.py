@@ -90,6 +90,12 @@ def rtl(
     file: GraphFile,
     board: BoardOption = None,
     interval: Interval = None,
+    frames_per_second: Annotated[
+        float | None, typer.Option("--frames-per-second", help="To fold for, at the clock of the board.")
+    ] = None,
+    architecture: Annotated[
+        str, typer.Option("--architecture", help="stream, parallel, or mixed.")
+    ] = "stream",
     out: Out = None,
     synthesize: Annotated[
         bool, typer.Option("--synthesize", help="Run the tools of the board up to routing.")
@@ -98,7 +104,9 @@ def rtl(
 ) -> None:
     """Write the Verilog of a graph."""
     out = out or default_out(file, "rtl")
-    design = generate(load(file), out, board, interval)
+    design = generate(
+        load(file), out, board, interval, frames_per_second=frames_per_second, architecture=architecture
+    )
     measured: dict[str, Any] = {}
     if synthesize:
         found = design.synthesize(board)

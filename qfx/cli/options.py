@@ -32,11 +32,15 @@ def default_out(file: Path, what: str) -> Path:
     return Path("build") / file.stem / what
 
 
-def generate(graph: Graph, out: Path, board: str | None, interval: int | None) -> Any:
-    """The Verilog design of a graph: cheapest for an interval, fastest for a board, or a moderate one."""
+def generate(graph: Graph, out: Path, board: str | None, interval: int | None, **more: Any) -> Any:
+    """The Verilog design of a graph: cheapest for an interval, fastest for a board, or a moderate one.
+
+    ``more``: further arguments of :func:`qfx.rtl.generate`; those that are None are left out.
+    """
     import qfx.rtl
 
-    return qfx.rtl.generate(graph, out, board=board, interval=interval)
+    given = {name: value for name, value in more.items() if value is not None}
+    return qfx.rtl.generate(graph, out, board=board, interval=interval, **given)
 
 
 def names(text: str) -> tuple[str, ...]:

@@ -97,6 +97,16 @@ def test_rtl(graph_file: Path, tmp_path: Path) -> None:
     assert f"latency {facts['latency']} cycles, interval {facts['interval']} cycles" in result.stdout
 
 
+def test_rtl_of_another_architecture(graph_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "rtl"
+    facts = json.loads(run("rtl", graph_file, "--architecture", "parallel", "--out", out, "--json").stdout)
+    assert facts["interval"] == 1
+    result = run("rtl", graph_file, "--frames-per-second", 1e6, "--board", "zcu104", "--out", out, "--json")
+    assert 1 < json.loads(result.stdout)["interval"] <= 250  # at 250 MHz
+    result = run("rtl", graph_file, "--architecture", "systolic", "--out", out)
+    assert result.exit_code == 2 and "systolic" in result.stderr
+
+
 def test_sim(graph_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "sim"
     result = run("sim", graph_file, "--frames", 12, "--interval", 6, "--out", out, "--waves", "--json")
