@@ -6,7 +6,7 @@
 The same networks in the same process with the same threads: 8-bit weights and activations with powers of two
 as scales everywhere. QFX also quantizes biases (16 bits) and learns all binary points but that of the input;
 brevitas leaves biases in float, takes weight scales from the weights and learns those of activations.
-PQuantML (`pip install qfx[pquantml]`, torch backend, no pruning) quantizes biases too: once with binary
+PQuantML (`pip install pquant-ml==0.1.0`, torch backend, no pruning) quantizes biases too: once with binary
 points that stay where they are put, once with its HGQ quantizers, one per tensor, which learn bits. A step is
 zero_grad, forward, cross entropy, backward and SGD with momentum. The sides take turns, a few steps at a
 time; medians over all rounds are compared. The JSON is a list with an entry per network.
