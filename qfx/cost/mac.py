@@ -37,6 +37,10 @@ FORMATS: Mapping[str, Format] = {
     "E4M3": Minifloat(4, 3, specials="fn"),
     "E5M2": Minifloat(5, 2, specials="ieee"),
 }
+# The pairs of one size that most people compare: seconds in place of minutes.
+USUAL: Mapping[str, Format] = {
+    name: FORMATS[name] for name in ("int4", "E2M1", "int6", "E2M3", "E3M2", "int8", "E4M3", "E5M2")
+}
 # Weights of a kind of their own, times integers of as many bits; blocks that carry a scale.
 OTHERS: Mapping[str, KHot | Block] = {
     **{f"int8 x KHot(8, k={k})": KHot(8, 0, k) for k in (1, 2, 3)},
@@ -215,7 +219,7 @@ def mac_table(
 
     Args:
         n: length of the dot product that the accumulator is for; of blocks, their size.
-        formats: by name; :data:`FORMATS` by default.
+        formats: by name; :data:`FORMATS` with ``full``, :data:`USUAL` otherwise.
         others: by name; :data:`OTHERS` with ``full``, none otherwise.
         full: also with the cast; integers of 8 bits and more with DSP blocks; formats with NaN or infinity
             without them.
@@ -234,7 +238,8 @@ def mac_table(
         (multipliers left to synthesis), None where they were not measured. ``fmax`` adds
         ``fmax`` and ``fmax_cast`` in MHz.
     """
-    formats = FORMATS if formats is None else formats
+    if formats is None:
+        formats = FORMATS if full else USUAL
     others = (OTHERS if full else {}) if others is None else others
     jobs: dict[tuple[str, str], tuple[Kernel, dict[str, bool]]] = {}
     for name, fmt in formats.items():
