@@ -39,7 +39,7 @@ module qfx_depthwise #(
     // ROM. Yosys reads rom_block first; no other tool knows that name.
     /* verilator lint_off UNUSEDPARAM */
     /* verilator lint_off WIDTHEXPAND */    // names of different lengths
-    localparam ROM_BLOCK = (ROM_STYLE == "distributed") ? "logic" : "auto";
+    localparam ROM_BLOCK = (ROM_STYLE == "distributed") ? "logic" : ROM_STYLE;
     /* verilator lint_on WIDTHEXPAND */
     /* verilator lint_on UNUSEDPARAM */
 
