@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from qfx.formats import FixedPoint
 from qfx.graph import Graph, GraphBuilder
@@ -24,6 +25,7 @@ def network() -> Graph:
     return builder.build(builder.add(last, [hidden], "fc2"))
 
 
+@pytest.mark.slow
 def test_the_front_is_measured_once(tmp_path: Path) -> None:
     graph = network()
     for slot in (0, 2):
