@@ -82,7 +82,7 @@ def round_columns(
     work = weights.gather(2, columns.expand_as(weights))
     h = hessian.gather(1, permutation.unsqueeze(2).expand_as(hessian)).gather(2, columns.expand_as(hessian))
     # The upper Cholesky factor of the inverse: its rows are those of the inverses of what remains of H after
-    # each # column, divided by the root of their first element.
+    # each column, divided by the root of their first element.
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(h))
     upper = torch.linalg.cholesky(inverse, upper=True)
     rounded = torch.empty_like(work)
