@@ -183,4 +183,4 @@ def test_fuzz_exit_status_after_a_mismatch(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_report(tmp_path: Path) -> None:
     result = run("report", tmp_path)
-    assert (result.exit_code, "build.json: cannot be read" in result.stderr) == (2, True)
+    assert (result.exit_code, "no build.json or sweep.json in it" in result.stderr) == (2, True)

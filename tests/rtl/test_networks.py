@@ -23,10 +23,11 @@ def test_bits_and_cycles(name: str, tmp_path: Path) -> None:
     x = inputs(graph, FRAMES)
     design = qfx.rtl.generate(graph, tmp_path / "rtl")
     result = qfx.sim.run(design, x, tap=True)
-    expected = graph.trace(x)
+    # The graph that was built may lack channels that contribute nothing; the result is that of the one given.
+    expected = design.graph.trace(x)
     for stream in result.streams:
         np.testing.assert_array_equal(stream.codes, expected[stream.node], err_msg=stream.name)
-    np.testing.assert_array_equal(result.codes, expected[graph.output])
+    np.testing.assert_array_equal(result.codes, graph.run_codes(x))
     np.testing.assert_array_equal(result.outputs, graph.run(x))
 
     model = timing.simulate(design, FRAMES)

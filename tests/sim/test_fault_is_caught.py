@@ -96,7 +96,7 @@ def test_a_lost_reset_is_caught(tmp_path: Path, x: np.ndarray, monkeypatch: pyte
     break_rtl(monkeypatch, tmp_path, "qfx_pool.v", "if (rst) k <=", "if (rst && k == 0) k <=")
     # One of four window places is under way at a time, so some of these resets meet a count that is not 0.
     case = Case(network(), x, simulations=tuple({"reset_after": cycle} for cycle in (60, 90, 121, 150)))
-    assert "rtl" in cases.check(case, ("rtl",)).failed
+    assert "rtl stream" in cases.check(case, ("rtl",)).failed
 
 
 @pytest.mark.parametrize("fault", HLS_FAULTS)
@@ -118,7 +118,7 @@ def test_a_failing_case_is_shrunk_saved_and_replayed(
         break_rtl(broken, tmp_path, *RTL_FAULTS["RND for RND_CONV"][:3])
 
         def fails(candidate: Case) -> str:
-            return cases.check(candidate, ("rtl",)).failed.get("rtl", "")
+            return cases.check(candidate, ("rtl",)).failed.get("rtl stream", "")
 
         assert "act" in fails(case)
         small = shrink(case, fails, attempts=12)

@@ -152,7 +152,8 @@ def test_load_gives_the_design_back(tmp_path: Path) -> None:
     readback.check(loaded)
     assert "interval 1 cycles" in loaded.summary()
     names = {path.name for path in (tmp_path / "rtl").iterdir()}
-    assert names == {*design.verilog, "design.json", "graph.qfx", "vivado.tcl", "clock.xdc"}
+    scripts = {"vivado.tcl", "vivado_zynq.tcl", "clock.xdc"}
+    assert names == {*design.verilog, "design.json", "graph.qfx", *scripts}
 
 
 def test_same_graph_same_files(tmp_path: Path) -> None:
@@ -199,7 +200,7 @@ def _too_large() -> Graph:
         (NETWORKS["far_points"], {"fold": {"0": {"pe": 2}}}, "nothing to fold"),
         (NETWORKS["far_points"], {"levels": 0}, "levels=0"),
         (NETWORKS["far_points"], {"levels": True}, "levels=True"),
-        (NETWORKS["far_points"], {"architecture": "systolic"}, "'stream' or 'parallel'"),
+        (NETWORKS["far_points"], {"architecture": "systolic"}, "'stream', 'parallel', 'mixed'"),
         (NETWORKS["far_points"], {"architecture": "stream", "levels": 2}, "levels: only"),
         (NETWORKS["far_points"], {"top": "1x"}, "top="),
     ],
