@@ -18,6 +18,9 @@ from qfx.rtl.parallel.lower import Block
 from qfx.rtl.parallel.netlist import Node, Ref
 from qfx.rtl.parallel.schedule import Schedule
 
+#: Bits of a port that are named at once where nobody reads them.
+PIECE = 64
+
 
 def literal(width: int, value: int) -> str:
     """A constant of so many bits; two's complement when negative."""
@@ -150,7 +153,12 @@ class Writer:
         rest = []
         for name, width in self.widths.items():
             mask = ((1 << width) - 1) & ~self.used.get(name, 0)
-            rest += [f"{name}[{high}:{low}]" for low, high in runs(mask)]
+            # In pieces, for what reads the text back computes no value of more bits than a lane has.
+            rest += [
+                f"{name}[{min(high, place + PIECE - 1)}:{place}]"
+                for low, high in runs(mask)
+                for place in range(low, high + 1, PIECE)
+            ]
         if not rest:
             return []
         return [

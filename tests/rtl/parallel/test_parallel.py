@@ -13,7 +13,7 @@ from rtl_networks import NETWORKS, Net, inputs
 import qfx.rtl
 import qfx.sim
 from qfx import FixedPoint, QfxError
-from qfx.graph import Graph, ops
+from qfx.graph import Graph, GraphBuilder, ops
 from qfx.graph.arrays import ReduceSum
 from qfx.rtl import readback
 from qfx.rtl.design import Design
@@ -271,3 +271,15 @@ def test_read_back_finds(
     monkeypatch.setattr(parallel, "check_lines" if whole else "check_whole", lambda *arguments: None)
     with pytest.raises(readback.ReadbackError, match=message):
         readback.check(design)
+
+
+def test_wide_parts_of_a_port_that_nobody_reads(tmp_path: Path) -> None:
+    """They are named in pieces that fit what reads the text back."""
+    builder = GraphBuilder()
+    x = builder.add(ops.Input((80,), FixedPoint(4, 0)), path="x")
+    weight = np.zeros((2, 80), dtype=np.int64)
+    weight[:, [0, 70]] = [[3, 1], [-2, 5]]
+    graph = builder.build(builder.add(ops.Linear(weight, FixedPoint(4, 0), None, None), [x], path="fc"))
+    design = qfx.rtl.generate(graph, tmp_path / "rtl", architecture="parallel")
+    values = np.random.default_rng(0).integers(-8, 8, (20, 80)).astype(float)
+    np.testing.assert_array_equal(qfx.sim.run(design, values).outputs, graph.run(values))
