@@ -214,7 +214,8 @@ def draw(
         hls |= {"strategy": "Resource", "reuse_factor": int(rng.choice([1, 2, 4]))}
     designs: list[dict[str, Any]] = []
     if "stream" in architectures:
-        designs.append(_draw_folding(rng, case))
+        folding = _draw_folding(rng, case)
+        designs.append(_with_arithmetic(np.random.default_rng([seed, index, 3]), case.graph, folding))
     if "parallel" in architectures and not every_layer:
         # Numbers of its own, so that a network has the same options with and without its other design.
         levels = int(np.random.default_rng([seed, index, 1]).choice([1, 2, 3, 4, 6]))
@@ -317,6 +318,31 @@ def _draw_folding(rng: np.random.Generator, case: Case) -> dict[str, Any]:
             continue
         return {"fold": fold}
     return {}
+
+
+def _with_arithmetic(rng: np.random.Generator, graph: Graph, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a stream design and, where the generator accepts it, how it multiplies and where it keeps
+    the weights of some layers."""
+    import qfx.rtl
+
+    layers = [node.name for node in graph.nodes if isinstance(node.op, ops.Linear | ops.Conv)]
+    more: list[dict[str, Any]] = [{"multipliers": str(rng.choice(["lut", "shift"]))}] * bool(
+        rng.random() < 0.5
+    )
+    more += [
+        {"weights": {name: str(rng.choice(["lut", "block", "stream"]))}}
+        for name in layers
+        if rng.random() < 0.4
+    ]
+    for wish in more:
+        weights = {**options.get("weights", {}), **wish.get("weights", {})}
+        wider = {**options, **wish, **({"weights": weights} if weights else {})}
+        try:
+            qfx.rtl.plan(graph, **wider)
+        except QfxError:
+            continue
+        options = wider
+    return options
 
 
 def _divisors(n: int) -> list[int]:

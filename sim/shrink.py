@@ -75,6 +75,10 @@ def _options(case: Case) -> Iterator[Change]:
         for key in options:
             if key != "architecture":
                 yield lambda i=index, k=key: case.replace(rtl=_without(case.rtl, i, k))  # type: ignore[misc]
+        places = options.get("weights", {})
+        for name in places if len(places) > 1 else ():
+            fewer = {n: where for n, where in places.items() if n != name}
+            yield lambda i=index, w=fewer: case.replace(rtl=_with_weights(case.rtl, i, w))  # type: ignore[misc]
     for key in case.hls:
         yield lambda k=key: case.replace(hls={n: v for n, v in case.hls.items() if n != k})  # type: ignore[misc]
 
@@ -83,6 +87,13 @@ def _without(designs: tuple[dict[str, Any], ...], index: int, key: str) -> tuple
     """The designs with one option less."""
     changed = {name: value for name, value in designs[index].items() if name != key}
     return (*designs[:index], changed, *designs[index + 1 :])
+
+
+def _with_weights(
+    designs: tuple[dict[str, Any], ...], index: int, weights: dict[str, str]
+) -> tuple[dict[str, Any], ...]:
+    """The designs, one of them with the weights of these layers only in a place of their own."""
+    return (*designs[:index], {**designs[index], "weights": weights}, *designs[index + 1 :])
 
 
 def _samples(case: Case) -> Iterator[Change]:
@@ -137,10 +148,14 @@ def _with(case: Case, graph: Graph) -> Case:
 def _for_graph(options: dict[str, Any], graph: Graph) -> dict[str, Any]:
     """Options of a design as far as they fit another graph: no folds, and the layers that are still there."""
     kept = {k: v for k, v in options.items() if k != "fold"}
+    weighted = [node for node in graph.nodes if isinstance(node.op, ops.Weighted)]
     layers = options.get("architecture")
     if isinstance(layers, dict):
-        names = [node.path for node in graph.nodes if isinstance(node.op, ops.Weighted)]
-        kept["architecture"] = {n: kind for n, kind in layers.items() if names.count(n) == 1}
+        paths = [node.path for node in weighted]
+        kept["architecture"] = {n: kind for n, kind in layers.items() if paths.count(n) == 1}
+    if "weights" in options:
+        names = {node.name for node in weighted}
+        kept["weights"] = {n: where for n, where in options["weights"].items() if n in names}
     return kept
 
 
