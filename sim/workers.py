@@ -18,6 +18,7 @@ from typing import Any
 
 # A fresh interpreter for each worker: torch and forked threads do not go together.
 _CONTEXT = multiprocessing.get_context("spawn")
+_FAREWELL_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,14 @@ class Workers:
         return self
 
     def __exit__(self, *details: object) -> None:
+        # One that waits for a task ends by itself when its pipe is closed, and gives back what it holds.
         for worker in self._workers:
-            _kill(worker.process)
+            worker.pipe.close()
+        for worker in self._workers:
+            if worker.task is None:
+                worker.process.join(_FAREWELL_S)
+            if worker.process.is_alive():
+                _kill(worker.process)
         self._folder.cleanup()
 
     def call(self, task: Any) -> Any:
