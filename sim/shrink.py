@@ -136,7 +136,8 @@ def _middle_first(count: int) -> list[int]:
 
 
 def _with(case: Case, graph: Graph) -> Case:
-    # Names change with the graph, so folds by name would not fit; the torch model is another network.
+    # Nodes keep their names, so what options say of a layer stays with it. Folds need not divide what is left
+    # of it, though, and the torch model is another network.
     return case.replace(
         graph=graph,
         rtl=tuple(_for_graph(options, graph) for options in case.rtl),
@@ -170,10 +171,11 @@ def _start_at(case: Case, index: int) -> Case:
     tensor = node.tensor
     fmt = tensor.format
     builder = GraphBuilder()
-    names = {node.name: builder.add(ops.Input(tensor.shape, fmt), path=node.path)}
+    names = {node.name: builder.add(ops.Input(tensor.shape, fmt), path=node.path, name=node.name)}
     for later in graph.nodes[index + 1 :]:
         if all(operand in names for operand in later.inputs):
-            names[later.name] = builder.add(later.op, [names[i] for i in later.inputs], later.path)
+            operands = [names[i] for i in later.inputs]
+            names[later.name] = builder.add(later.op, operands, later.path, later.name)
     if graph.output not in names:
         raise QfxError("another path leads around this node")
     values = fmt.decode(graph.trace(case.x)[node.name], axis=1)
@@ -202,7 +204,7 @@ def _copy(
             names[node.name] = names[bypass[node.name]]
             continue
         op = (changed or {}).get(node.name, node.op)
-        names[node.name] = builder.add(op, [names[i] for i in node.inputs], node.path)
+        names[node.name] = builder.add(op, [names[i] for i in node.inputs], node.path, node.name)
     return builder.build(names[output or graph.output])
 
 
