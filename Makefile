@@ -20,7 +20,7 @@ PYTEST := $(PY) -m pytest -n 2 --dist worksteal
 TARGET = $(if $(BOARD),--board "$(BOARD)")
 FOLD = $(TARGET) $(if $(INTERVAL),--interval $(INTERVAL))
 
-.PHONY: help setup system model doctor demo test test-all hls rtl sim verify cost bench fuzz lint docs wheel lock clean distclean
+.PHONY: help setup system model doctor demo test test-slow test-all hls rtl sim verify cost bench fuzz lint docs wheel lock clean distclean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -37,6 +37,9 @@ demo: $(STAMP) doctor  ## train, convert, verify and cost a network; DATA=digits
 
 test: $(STAMP)  ## the tests, without the slow ones
 	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
+
+test-slow: $(STAMP)  ## the slow tests alone
+	$(PYTEST) -m slow $(PYTEST_ARGS)
 
 test-all: $(STAMP)  ## all tests
 	$(PYTEST) $(PYTEST_ARGS)
