@@ -360,5 +360,14 @@ class _Rtl(_Runner):
                     "cycles": result.cycles,
                     "latency": result.latency,
                     "interval": result.interval,
+                    "frames_not_as_predicted": self._not_as_predicted(result),
                 }
         return codes, layers
+
+    def _not_as_predicted(self, result: Any) -> int:
+        """How many frames end in another cycle than the timing model says. The mean distance of frames alone
+        tells nothing where they come in bursts."""
+        from qfx.rtl.timing import frame_ends
+
+        ends = result.output_cycles[:, 1] - result.input_cycles[0, 0]
+        return int(np.count_nonzero(ends != np.array(frame_ends(self.design, len(ends)))))

@@ -59,8 +59,7 @@ class Run:
         """Cycles per frame once the design has settled; ``None`` when this run was too short to tell.
 
         When the state after some frame is the state after an earlier one, everything repeats from there:
-            exact. Rounded up in
-        the rare case that a period spans several frames.
+        exact. Rounded up where a period spans several frames and is not a multiple of their number.
         """
         seen: dict[int, int] = {}
         for frame, state in enumerate(self.states):
@@ -100,6 +99,16 @@ def simulate(
     if library is None:
         return _simulate_python(network, frames, source_interval, max_cycles, available)
     return _simulate_compiled(library, network, frames, source_interval, max_cycles, available)
+
+
+def frame_ends(design: Design, frames: int) -> tuple[int, ...]:
+    """For each of ``frames`` frames, when its last output beat moves: cycles after the first input beat of
+    the first frame, when the source always has a beat and the sink always takes it.
+    """
+    if design.architecture == "parallel":  # one pipeline that never waits
+        return tuple(design.latency + design.interval * frame for frame in range(frames))
+    run = simulate(design, frames)
+    return tuple(end - run.first_in[0] for end in run.last_out)
 
 
 class _Network:

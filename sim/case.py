@@ -214,10 +214,14 @@ def _check_one(case: Case, name: str, rtl: Mapping[str, Any] | None = None) -> s
     if not comparison.ok:
         return str(report)
     facts = comparison.details
-    if name == "rtl" and len(case.x) >= 3 and facts.get("latency") is not None:
-        for what in ("latency", "interval"):
-            if facts[what] != facts[f"{what}_predicted"]:
-                return f"rtl: {what} is {facts[what]} cycles, predicted {facts[f'{what}_predicted']}"
+    if name == "rtl" and facts.get("latency") is not None:
+        if facts["latency"] != facts["latency_predicted"]:
+            return f"rtl: latency is {facts['latency']} cycles, predicted {facts['latency_predicted']}"
+        if facts["frames_not_as_predicted"]:
+            return (
+                f"rtl: {facts['frames_not_as_predicted']} of {len(case.x)} frames end in another cycle than "
+                f"predicted; a frame takes {facts['interval']} cycles, predicted {facts['interval_predicted']}"
+            )
     return ""
 
 
