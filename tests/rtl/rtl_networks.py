@@ -104,17 +104,18 @@ def minimal() -> Graph:
     return n.build(n.cast(n.linear(n.reshape(x, 144), 5, W4, W8, path="fc"), 8, 2))
 
 
-def residual_cnn() -> Graph:
-    """A stem, a block whose skip waits for two convolutions, pooling, a classifier."""
-    n = Net((1, 8, 8), FixedPoint(8, 5), 1)
-    x = n.conv(n.x, 6, (3, 3), W4, padding=1, path="stem")
+def residual_cnn(size: int = 8, channels: int = 6) -> Graph:
+    """A stem, a block whose skip waits for two convolutions, pooling, a classifier; size: a power of two."""
+    n = Net((1, size, size), FixedPoint(8, 5), 1)
+    x = n.conv(n.x, channels, (3, 3), W4, padding=1, path="stem")
     x = n.cast(n.relu(n.affine(x, FixedPoint(6, 4), FixedPoint(8, 3))), 4, 1, False)
-    y = n.cast(n.relu(n.conv(x, 6, (3, 3), W4, W4, padding=1, path="block.conv1")), 4, 0, False)
-    y = n.cast(n.conv(y, 6, (3, 3), W4, padding=1, path="block.conv2"), 4, -1)
+    y = n.cast(n.relu(n.conv(x, channels, (3, 3), W4, W4, padding=1, path="block.conv1")), 4, 0, False)
+    y = n.cast(n.conv(y, channels, (3, 3), W4, padding=1, path="block.conv2"), 4, -1)
     x = n.cast(n.relu(n.add(ops.Add(), y, x)), 4, 0, False)
     x = n.pool(x, "max", 2, 2)
-    x = n.cast(n.pool(x, "avg", 4, 1, 0, 1, 4), 6, 3, False)
-    return n.build(n.cast(n.linear(n.reshape(x, 6), 10, W4, W8, path="fc"), 8, 3))
+    half = size // 2
+    x = n.cast(n.pool(x, "avg", half, 1, 0, 1, 2 * (half.bit_length() - 1)), 6, 3, False)
+    return n.build(n.cast(n.linear(n.reshape(x, channels), 10, W4, W8, path="fc"), 8, 3))
 
 
 def per_channel() -> Graph:

@@ -84,8 +84,10 @@ def test_bad_arguments_and_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(7200)
-def test_two_hundred_networks(tmp_path: Path) -> None:
-    report = fuzz.run(200, seed=1, out_dir=tmp_path, progress=False)
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("first", range(0, 200, 20))
+def test_two_hundred_networks(first: int, tmp_path: Path) -> None:
+    """Twenty at a time, so that workers share them and a failure is not hours away."""
+    report = fuzz.run(20, seed=1, first=first, jobs=1, out_dir=tmp_path, progress=False)
     assert report["mismatches"] == 0, json.dumps(report["failures"], indent=1)
-    assert report["refused"] <= 10
+    assert report["refused"] <= 1, json.dumps(report["refusals"], indent=1)
