@@ -17,8 +17,8 @@ from qfx.sim import fuzz
 from qfx.sim.case import Case
 from qfx.sim.shrink import candidates, describe, shrink, size
 
-#: Sums begin a step early, in the kernel with a weight stream only.
-FAULT = ("first[STAGES] ? bias", "first[STAGES-1] ? bias")
+#: Weights move on while what they are multiplied with waits, which only stalls show.
+FAULT = ("if (en) w <= s1_axis_tdata;", "if (s1_axis_tvalid) w <= s1_axis_tdata;")
 
 
 def network() -> Graph:
@@ -39,7 +39,7 @@ def case() -> Case:
     graph = network()
     weights = {"n1_first": "lut", "n3_second": "stream"}
     x = np.random.default_rng(8).integers(-8, 8, (8, 6)) / 4
-    stalls = {"input": 0.2, "output": 0.3, "weights": 0.3, "seed": 3}
+    stalls = {"input": 0.1, "output": 0.7, "weights": 0.2, "burst": 16, "seed": 3}
     return Case(
         graph,
         x,
