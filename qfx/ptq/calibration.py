@@ -82,7 +82,7 @@ def calibrate(
     for step, module in result._qfx_items():
         module.check(step.path)
         module.calibrate_weight()
-        if isinstance(module, QuantWeighted):
+        if isinstance(module, QuantWeighted) and options.weight != "mse":  # that it has by now
             place_weight(module, chooser(options.weight, options.percentile))
     observe(result, data, progress, chooser(options.activation, options.percentile))
     return changed(calibrate_biases(result))
@@ -95,7 +95,9 @@ def chooser(method: str, percentile: float = 99.99) -> Chooser:
         return best_frac
     if method == "entropy":
         return entropy_frac
-    share = percentile / 100 if method == "percentile" else 1.0
+    if method == "max":
+        return widest_frac
+    share = percentile / 100
 
     def choose(fmt: Format, samples: torch.Tensor) -> int | None:
         return covering_frac(fmt, samples, share)
@@ -110,7 +112,10 @@ def place_weight(layer: QuantWeighted, choose: Chooser) -> None:
     if quantizer.frozen or not quantizer.fmt.has_point:
         return
     rows = layer.weight.detach().double().cpu().reshape(quantizer.channels, -1)
-    fracs = [choose(quantizer.fmt, row) for row in rows]
+    if choose is widest_frac:
+        fracs = covering_fracs(quantizer.fmt, rows)
+    else:
+        fracs = [choose(quantizer.fmt, row) for row in rows]
     place(quantizer, [default_frac(quantizer.fmt) if f is None else f for f in fracs], rows)
 
 
@@ -137,6 +142,27 @@ def covering_frac(fmt: Format, samples: torch.Tensor, share: float = 1.0) -> int
     frac = math.floor(math.log2(limit))
     # At exactly half a step rounding may go up: the bound itself is outside.
     return frac - 1 if 2.0**frac == limit else frac
+
+
+def widest_frac(fmt: Format, samples: torch.Tensor) -> int | None:
+    """The largest binary point that clips nothing."""
+    return covering_frac(fmt, samples)
+
+
+def covering_fracs(fmt: Format, rows: torch.Tensor) -> list[int | None]:
+    """:func:`widest_frac` of every row, float64 ``(channels, n)``, all rows at once; finite numbers."""
+    low, high = fmt.pass_range
+    room = torch.full((len(rows),), math.inf, dtype=torch.float64)
+    most, least = rows.amax(1).double().cpu(), rows.amin(1).double().cpu()
+    room[most > 0] = high / most[most > 0]
+    if fmt.signed:
+        below = least < 0
+        room[below] = torch.minimum(room[below], low / least[below])
+    found: list[int | None] = []
+    for limit in room.tolist():
+        frac = math.floor(math.log2(limit)) if math.isfinite(limit) else None
+        found.append(frac - 1 if frac is not None and 2.0**frac == limit else frac)
+    return found
 
 
 def entropy_frac(fmt: Format, samples: torch.Tensor) -> int | None:

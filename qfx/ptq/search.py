@@ -25,7 +25,7 @@ from qfx.nn.module import Again
 from qfx.nn.observer import default_frac
 from qfx.nn.quantizer import InputQuantizer, Quantizer
 from qfx.nn.weighted import QuantWeighted, sizes
-from qfx.ptq.calibration import covering_frac, is_learned
+from qfx.ptq.calibration import covering_frac, covering_fracs, is_learned
 from qfx.ptq.layerwise import Problem, Reconstruction
 from qfx.ptq.matrices import objective
 from qfx.ptq.walk import Batches, Visit, changed, copied, inputs, replace_module, walk
@@ -124,7 +124,7 @@ def _weight(visit: Visit, options: FormatSearch) -> None:
     best: tuple[float, Format, list[int]] | None = None
     for fmt in splits_of(old.fmt, options.splits):
         samples = rows if old.channels > 1 else rows.reshape(1, -1)
-        fits = [covering_frac(fmt, row.cpu()) for row in samples]
+        fits = covering_fracs(fmt, samples)
         known = [f for f in fits if f is not None]
         start = torch.tensor([min(known, default=default_frac(fmt)) if f is None else f for f in fits])
         errors = []

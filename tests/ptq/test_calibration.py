@@ -12,7 +12,7 @@ import torch
 import qfx
 from qfx import ptq
 from qfx.nn.observer import best_frac, best_fracs
-from qfx.ptq.calibration import chooser, covering_frac, entropy_frac
+from qfx.ptq.calibration import chooser, covering_frac, covering_fracs, entropy_frac
 from tests.ptq.ptq_networks import network
 
 FORMATS = [
@@ -75,6 +75,15 @@ def test_a_range_that_covers(fmt: Any, share: float) -> None:
         allowed = int((1.0 - share) * (len(x) if fmt.signed else int((x >= 0).sum())))
         assert clipped(found, x) <= allowed
         assert all(clipped(found + more, x) > allowed for more in range(1, 20))
+
+
+@pytest.mark.parametrize("fmt", FORMATS, ids=str)
+def test_ranges_of_rows_at_once_are_those_one_by_one(fmt: Any) -> None:
+    rows = torch.stack([samples(seed, 9) for seed in range(40)])
+    rows[0], rows[1], rows[2] = 0.0, rows[1].abs(), -rows[2].abs()
+    rows[3, 0], rows[3, 1:] = fmt.pass_range[1] / 4, 0.0  # exactly half a step beyond
+    assert covering_fracs(fmt, rows) == [covering_frac(fmt, row) for row in rows]
+    assert len(set(covering_fracs(fmt, rows))) > 3
 
 
 def divergence(fmt: Any, frac: int, counts: list[int], centres: list[float]) -> float:
