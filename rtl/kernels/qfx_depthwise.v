@@ -40,6 +40,7 @@ module qfx_depthwise #(
     /* verilator lint_off UNUSEDPARAM */
     /* verilator lint_off WIDTHEXPAND */    // names of different lengths
     localparam ROM_BLOCK = (ROM_STYLE == "distributed") ? "logic" : ROM_STYLE;
+    localparam IN_TABLES = (ROM_STYLE == "distributed") ? 1 : 0;
     /* verilator lint_on WIDTHEXPAND */
     /* verilator lint_on UNUSEDPARAM */
 
@@ -102,6 +103,17 @@ module qfx_depthwise #(
             reg [ROM_WIDTH-1:0] rom [0:0];
             initial if (WEIGHT_FILE != "") $readmemh(WEIGHT_FILE, rom);
             assign w = rom[0];
+        end else if (IN_TABLES != 0 && ROM_DEPTH > 32) begin : tables
+            wire [ROM_WIDTH-1:0] read;
+            reg [ROM_WIDTH-1:0] word;
+            (* keep_hierarchy = "no" *)
+            qfx_rom #(
+                .DEPTH(ROM_DEPTH), .WIDTH(ROM_WIDTH), .ADDR(ROM_ADDR), .FILE(WEIGHT_FILE)
+            ) rom (
+                .address(address), .q(read)
+            );
+            always @(posedge clk) if (en) word <= read;
+            assign w = word;
         end else begin : weights
             (* rom_block = ROM_BLOCK *) (* rom_style = ROM_STYLE *) reg [ROM_WIDTH-1:0] rom [0:ROM_DEPTH-1];
             initial if (WEIGHT_FILE != "") $readmemh(WEIGHT_FILE, rom);

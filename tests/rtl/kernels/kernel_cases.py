@@ -378,6 +378,7 @@ def matvec_cases() -> list[Case]:
         make(9, 2, 2, 2, 1, (2, True), (1, False), shift=3),
         make(2, 1, 7, 3, 1, (16, True), (12, True)),
         make(16, 1, 1, 1, 2, (1, True), (1, True)),
+        make(2, 2, 9, 5, 1, u4, s4, style="distributed"),  # more than 32 words: qfx_rom
         *kernel_dot_cases.matvec_cases(),
     ]
 
@@ -441,6 +442,7 @@ def depthwise_cases(kernel: str) -> list[Case]:
         w: tuple[int, bool],
         shift: int = 0,
         bias: bool = True,
+        style: str = "auto",
     ) -> Case:
         rng = np.random.default_rng([p, k, groups, *map(int, a), *map(int, w)])
         weights = random_codes(rng, (groups, k, p), *w)
@@ -471,6 +473,7 @@ def depthwise_cases(kernel: str) -> list[Case]:
                 "P": p, "K": k, "GROUPS": groups, "A_WIDTH": a[0], "A_SIGNED": int(a[1]), "W_WIDTH": w[0],
                 "W_SIGNED": int(w[1]), "ACC_WIDTH": acc, "SHIFT": shift, "HAS_BIAS": int(bias),
             }  # fmt: skip
+        parameters["ROM_STYLE"] = style
         sequence = takes_and_makes((True, i == k - 1) for _ in range(groups) for i in range(k))
         return _case(
             kernel, parameters, [p * a[0]], p * acc, lambda: StepModel(3, sequence), frame,
@@ -488,6 +491,7 @@ def depthwise_cases(kernel: str) -> list[Case]:
         make(1, 1, 1, s5, s5), make(1, 9, 1, u4, s5), make(2, 4, 3, s5, u4, shift=2), make(4, 3, 2, u4, u4,
         bias=False),
         make(3, 2, 4, (1, True), (2, True)), make(1, 9, 5, (8, True), (8, True), shift=1, bias=False),
+        make(2, 9, 4, u4, s5, style="distributed"),  # more than 32 words: qfx_rom
     ]  # fmt: skip
 
 

@@ -181,3 +181,21 @@ def test_weights_in_look_up_tables(kernel: str, tmp_path: Path) -> None:
     assert warnings(log) == []
     cells = json.loads((tmp_path / "cells.json").read_text())["design"]["num_cells_by_type"]
     assert not [name for name in cells if name.startswith("RAMB")], cells
+
+
+def test_a_look_up_table_holds_64_weights_of_a_bit(tmp_path: Path) -> None:
+    """In one module with the address counter Yosys makes about three look-up tables per bit (qfx_rom)."""
+    read = prepare(tmp_path, [])
+    (tmp_path / "weights.mem").write_text(
+        "".join(f"{(i + 1) * 0x9E3779B97F4A7C15 >> 20 & 0xFFFFFFF:07x}\n" for i in range(64))
+    )
+    rom = '-set WEIGHT_FILE "weights.mem" -set ROM_STYLE "distributed"'
+    log = yosys(
+        f"{read}\nchparam -set P 4 -set K 64 -set W_WIDTH 7 -set A_WIDTH 8 -set ACC_WIDTH 18 {rom} qfx_depthwise\n"
+        "synth_xilinx -family xc7 -noiopad -flatten -top qfx_depthwise\ntee -q -o cells.json stat -json\n",
+        tmp_path,
+    )
+    assert warnings(log) == []
+    modules = json.loads((tmp_path / "cells.json").read_text())["modules"]
+    (table,) = [module["num_cells_by_type"] for name, module in modules.items() if "qfx_rom" in name]
+    assert sum(number for cell, number in table.items() if cell.startswith("LUT")) <= 28
