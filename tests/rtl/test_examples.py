@@ -16,10 +16,11 @@ import qfx.sim
 from qfx.graph import Graph
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-#: Class of the example, width of the network, what its text prescribes besides 8 bits.
+#: Class of the example, width of the network, rows of a picture, what its text prescribes besides 8 bits.
+#: Three rows are the first step of a recurrent layer, whose state is zero, one in the middle, and the last.
 NETWORKS = {
-    "transformer": ("RowTransformer", 8, {}),
-    "lstm": ("RowLSTM", 4, {"lstm.l0.cell": {"activation": qfx.FixedPoint(12)}}),
+    "transformer": ("RowTransformer", 8, 8, {}),
+    "lstm": ("RowLSTM", 4, 3, {"lstm.l0.cell": {"activation": qfx.FixedPoint(12)}}),
 }
 
 
@@ -30,9 +31,9 @@ def network(name: str) -> tuple[torch.nn.Module, Graph, torch.Tensor]:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    kind, width, overrides = NETWORKS[name]
+    kind, width, rows, overrides = NETWORKS[name]
     torch.manual_seed(3)
-    x = torch.rand(40, 8, 8)
+    x = torch.rand(40, rows, 8)
     eight = qfx.FixedPoint(8)
     config = qfx.Config(weight=eight, activation=eight, input=qfx.FixedPoint(8, 4), overrides=overrides)
     q = qfx.calibrate(qfx.prepare(getattr(module, kind)(width), x[:2], config), [x[:32]]).eval()
