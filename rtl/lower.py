@@ -20,7 +20,7 @@ from qfx.graph.lookups import constant_tensors
 from qfx.graph.ops import Padding, affine_integers, cast_shifts, clip_integers, integers, weighted_integers
 from qfx.rtl import lower_arrays, lower_functions
 from qfx.rtl.arithmetic import Arithmetic, FloatCode, choose, plain
-from qfx.rtl.array_stages import Constant
+from qfx.rtl.array_stages import Constant, Reduce
 from qfx.rtl.design import canonical_order
 from qfx.rtl.library import clog2
 from qfx.rtl.stages import (
@@ -507,7 +507,24 @@ class Lowering:
             source.shape, node.tensor.shape, o.kernel, o.stride, o.padding, (1,) * len(o.kernel)
         )
         scale = o.scale_code if isinstance(o, op.AvgPool) else None
-        return self.put(Pool(node.name, (x,), self.tensor_value(node, node.name), geometry, scale))
+        out = self.tensor_value(node, node.name)
+        if not geometry.is_whole or geometry.taps == 1:
+            return self.put(Pool(node.name, (x,), out, geometry, scale))
+        # The window is the frame: results so far are kept, a word for each beat of a pixel, and no pixels.
+        result = out
+        if scale not in (None, 1):
+            width, signed = bits_of(
+                int(source.low.min()) * geometry.taps, int(source.high.max()) * geometry.taps
+            )
+            result = replace(out, name=f"{node.name}_sum", node=None, width=width, signed=signed)
+        flat = replace(x, pixels=1, channels=x.size, fracs=x.fracs * x.pixels)
+        result = self.put(
+            Reduce(node.name, (flat,), result, geometry.taps, x.channels, int(scale is not None))
+        )
+        if result.node is None:
+            one = Geometry(*(1,) * 10, 0, 0)
+            result = self.put(Pool(node.name, (result,), out, one, scale))
+        return result
 
     def binary(self, node: Node) -> Value:
         mode = {"add": 0, "sub": 1, "mul": 2}[node.op.kind]

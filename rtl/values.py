@@ -13,7 +13,7 @@ from qfx.rtl.stages import Value
 def bits_of(low: int, high: int) -> tuple[int, bool]:
     """Width and signedness of the narrowest integers that hold ``low .. high``."""
     signed = low < 0
-    return max(1, high.bit_length() + signed, (-low - 1).bit_length() + 1 if signed else 0), signed
+    return max(1, max(high, 0).bit_length() + signed, (-low - 1).bit_length() + 1 if signed else 0), signed
 
 
 def loop_order(shape: Shape, axes: tuple[int, ...]) -> np.ndarray:
