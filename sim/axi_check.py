@@ -6,12 +6,13 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from qfx.errors import QfxError
+from qfx.rtl.memories import stream_file, stream_image
 from qfx.sim import frames, verilator
 from qfx.sim.simulation import Port, encode_input, port, split_files
 
@@ -23,8 +24,9 @@ def check_axi(
 ) -> verilator.Results:
     """Run a few samples through the top module with cocotbext-axi and compare with the graph's interpreter.
 
-    Three tests: back to back, random pauses at both ends, and a reset in the middle of a frame followed by a
-    clean run.
+    Three tests: back to back, random pauses at all ports, and a reset in the middle of a frame followed by a
+    clean run. Ports for weights from outside have a source each, which has exactly the beats that the frames
+    need; the design must take all of them.
 
     Args:
         design: from :func:`qfx.rtl.generate`.
@@ -35,11 +37,6 @@ def check_axi(
         QfxError: the input has the wrong shape or holds NaN.
         SimulationError: a test failed; the message names it, the frame and the byte.
     """
-    if getattr(design, "weight_streams", ()):
-        raise QfxError(
-            f"check_axi of {design.top}: the design takes weights from outside, which this check does not "
-            "bring; use qfx.sim.run"
-        )
     codes = encode_input(design.graph, x)
     expected = design.graph.run_codes(x)
     source, sink = port(design.input_stream), port(design.output_stream)
@@ -48,17 +45,18 @@ def check_axi(
         path.mkdir(parents=True, exist_ok=True)
         (path / "input.bin").write_bytes(wire_bytes(codes, source))
         (path / "expected.bin").write_bytes(wire_bytes(expected, sink))
-        settings = {
+        settings: dict[str, Any] = {
             "input_beats": source.beats,
             "input_bytes": source.bits // 8,
             "output_beats": sink.beats,
             "output_bytes": sink.bits // 8,
+            "weights": _weights(design, path),
             "limit_cycles": 20 * (int(design.latency) + int(design.interval)) + 2000,
         }
         (path / "frames.json").write_text(json.dumps(settings))
         verilog, memories = split_files(design.files)
         control = path / "ports.vlt"
-        control.write_text(_ports_visible(design.top))
+        control.write_text(_ports_visible(design.top, [entry["name"] for entry in settings["weights"]]))
         built = verilator.build([control, *verilog], design.top, public=False)
         return verilator.run(
             built,
@@ -73,11 +71,25 @@ def check_axi(
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _ports_visible(top: str) -> str:
+def _weights(design: Any, path: Path) -> list[dict[str, Any]]:
+    """Writes one pass of each weight stream to a file, and says how it goes to its port."""
+    found = []
+    for stream, memory in getattr(design, "weight_streams", ()):
+        if memory.words is None:  # of a design that was loaded: they stand in its file only
+            image = (Path(design.directory) / stream_file(memory)).read_bytes()
+        else:
+            image = stream_image(stream, memory)
+        (path / f"{stream.name}.bin").write_bytes(image)
+        passes = stream.beats // memory.depth
+        found.append({"name": stream.name, "bytes": -(-stream.bits // 8), "passes": passes})
+    return found
+
+
+def _ports_visible(top: str, weights: Sequence[str] = ()) -> str:
     """A Verilator control file that shows cocotb the ports and nothing else: the rest stays optimized."""
-    ends = [
-        f"{end}_{wire}" for end in ("s_axis", "m_axis") for wire in ("tdata", "tvalid", "tready", "tlast")
-    ]
+    wires = ("tdata", "tvalid", "tready", "tlast")
+    ends = [f"{end}_{wire}" for end in ("s_axis", "m_axis") for wire in wires]
+    ends += [f"s_axis_{name}_{wire}" for name in weights for wire in wires[:3]]
     lines = [f'public_flat_rw -module "{top}" -var "{name}"' for name in ("aclk", "aresetn", *ends)]
     return "`verilator_config\n" + "\n".join(lines) + "\n"
 
