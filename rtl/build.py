@@ -373,6 +373,26 @@ def conversion(before: int, after: int, size: int, target: int) -> tuple[int, ..
     return (narrow,) if size // narrow <= target else (lcm(before, after),)
 
 
+def fifo_lanes(before: int, after: int, size: int, target: int) -> int:
+    """Elements of the beats that a FIFO on the way from ``before`` to ``after`` lanes holds.
+
+    It stands after the last upsizer, which makes a beat in several cycles and so has to work ahead where
+    beats are taken in bursts; a downsizer makes one per cycle and needs none behind it.
+    """
+    widths = [before, *conversion(before, after, size, target), after]
+    wider = [b for a, b in zip(widths, widths[1:], strict=False) if b > a]
+    return wider[-1] if wider else before
+
+
+def has_fifos(stage: Stage) -> bool:
+    """Whether FIFOs stand in front of a stage: of a join, to level its branches; of a matrix without a
+    window, to feed it while it works through its folds. Both cut the combinational path of ``tready``.
+    """
+    if isinstance(stage, MatVec):
+        return stage.window is None
+    return isinstance(stage, Binary | Concat) or isinstance(stage, FoldedStage) and stage.buffered
+
+
 def conversion_kernels(
     node: str, width: int, before: int, after: int, size: int, target: int
 ) -> list[Kernel]:
@@ -494,16 +514,10 @@ class _Builder:
         return output
 
     def convert(self, source: Stream, lanes: int, node: str, fifo: str = "") -> Stream:
-        """Converters to ``lanes``; with ``fifo``, the prefix of its names, a FIFO among them.
-
-        The FIFO stands after the upsizer, which makes a beat in several cycles and so has to work ahead where
-        beats are taken in bursts; a downsizer makes one per cycle and needs none behind it.
-        """
+        """Converters to ``lanes``; with ``fifo``, the prefix of its names, a FIFO among them."""
         total = source.lanes * source.beats
         path = [*conversion(source.lanes, lanes, total, self.target), lanes]
-        widths = [source.lanes, *path]
-        wider = [i for i, (a, b) in enumerate(zip(widths, path, strict=False)) if b > a]
-        place = wider[-1] + 1 if wider else 0
+        place = [source.lanes, *path].index(fifo_lanes(source.lanes, lanes, total, self.target))
         for i in range(len(path) + 1):
             if fifo and i == place:
                 source = self.fifo(source, f"{fifo}_fifo", f"{fifo}_q", node, required=2)
@@ -536,17 +550,11 @@ class _Builder:
         kernels = stage_kernels(stage, fold, words=True, top=self.top)
         lanes = lanes_in(stage, fold)
         per_input = stage.lanes(fold.pe, fold.simd) if isinstance(stage, FoldedStage) else ()
-        joins = isinstance(stage, Binary | Concat) or isinstance(stage, FoldedStage) and stage.buffered
         inputs = []
         for index, value in enumerate(stage.inputs):
             source = self.take(value)
-            # A FIFO in front of a join levels its branches; one in front of a matrix feeds it while it works
-            # through its folds. Both cut the combinational path of tready.
-            fifo = ""
-            if joins:
-                fifo = f"{stage.output.name}_in{index}"
-            elif isinstance(stage, MatVec) and stage.window is None:
-                fifo = f"{stage.output.name}_in"
+            number = "" if isinstance(stage, MatVec) else index
+            fifo = f"{stage.output.name}_in{number}" if has_fifos(stage) else ""
             wanted = per_input[index] if per_input else lanes
             inputs.append(self.convert(source, wanted, stage.node, fifo))
         name = stage.output.name

@@ -155,7 +155,8 @@ def of(kernel: Kernel) -> Resources:
     match kernel.module:
         case "qfx_fifo":
             depth, width = max(n("DEPTH"), 2), n("WIDTH")
-            return memory(depth, width, rom=False) + Resources(
+            style = "block" if n("STYLE") else "distributed"
+            return memory(depth, width, rom=False, style=style) + Resources(
                 lut=2 * clog2(depth) + 4, ff=2 * clog2(depth) + 2
             )
         case "qfx_fork":

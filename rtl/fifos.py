@@ -9,13 +9,14 @@ one schedule completes, all do.
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cached_property
+from functools import cache, cached_property
+from math import inf
 
 from qfx.errors import QfxError
 from qfx.rtl import timing
 from qfx.rtl.build import drop_fifo
 from qfx.rtl.design import Design, Kernel
-from qfx.rtl.estimate import LUT_RAM_BITS
+from qfx.rtl.estimate import LUT_RAM_BITS, Resources, of
 from qfx.rtl.library import window_full_depth, window_span
 
 #: Kernels times cycles that may be spent on making buffers smaller; the result does not depend on the speed
@@ -26,14 +27,36 @@ _MOST_FRAMES = 256
 _BLOCK_RAM_FROM = 4096  # bits; smaller FIFOs stay in LUT RAM
 
 
-def size(design: Design, effort: int = EFFORT) -> Design:
+def style(depth: int, width: int) -> int:
+    """``STYLE`` of a FIFO: 1, block RAM, for the large ones. LUT RAM comes in steps of so many places: the
+    rest of a step is free.
+    """
+    return int(depth * width >= _BLOCK_RAM_FROM and depth > LUT_RAM_BITS)
+
+
+@cache
+def cost(depth: int, width: int) -> Resources:
+    """A FIFO that has to hold so many beats."""
+    depth = max(depth, 2)
+    return of(
+        Kernel("", "qfx_fifo", {"WIDTH": width, "DEPTH": depth, "STYLE": style(depth, width)}, (), (), "")
+    )
+
+
+def size(design: Design, effort: int = EFFORT, block_rams: float = inf) -> Design:
     """The design with all depths set, and its latency and interval predicted.
+
+    Args:
+        design: as built.
+        effort: kernels times cycles that may be spent.
+        block_rams: of 18 Kbit: most that the design shall take. Where large FIFOs would take more, some of
+            them stay in LUT RAM; without FIFOs it may take more nevertheless.
 
     Raises:
         QfxError: the network cannot be made to run (a fault of the generator, not of the user).
     """
     sizer = _Sizer(design, effort)
-    sized = _choose_styles(sizer.run())
+    sized = _choose_styles(sizer.run(), block_rams)
     sized = _ensure_alive(sized)
     sized = _even_out(sized, effort // 8)
     run = timing.simulate(sized, 1)
@@ -205,16 +228,21 @@ def _legal(fifo: Kernel, depth: int, unbounded: bool) -> int:
     return max(depth, 3 if fifo.number("STYLE") else 2)
 
 
-def _choose_styles(design: Design) -> Design:
-    """Block RAM for the large FIFOs. LUT RAM comes in steps of so many places: the rest of a step is free."""
-    kernels = []
-    for k in design.kernels:
-        if k.module == "qfx_fifo":
-            depth = k.number("DEPTH")
-            if depth * k.number("WIDTH") >= _BLOCK_RAM_FROM and depth > LUT_RAM_BITS:
-                k = k.with_parameters(DEPTH=max(depth, 3), STYLE=1)
-        kernels.append(k)
-    return replace(design, kernels=tuple(kernels))
+def _choose_styles(design: Design, block_rams: float) -> Design:
+    """Block RAM for the large FIFOs, while there is some: first for those where a block saves most."""
+    styled = {
+        fifo.name: (fifo, fifo.with_parameters(DEPTH=max(fifo.number("DEPTH"), 3), STYLE=1))
+        for fifo in design.fifos
+        if style(fifo.number("DEPTH"), fifo.number("WIDTH"))
+    }
+    costs = {name: (of(before), of(after)) for name, (before, after) in styled.items()}
+    left = block_rams - sum(of(k).bram18 for k in design.kernels)
+    taken: dict[str, Kernel] = {}
+    for name in sorted(costs, key=lambda n: -(costs[n][0].lut - costs[n][1].lut) / costs[n][1].bram18):
+        if costs[name][1].bram18 <= left:
+            left -= costs[name][1].bram18
+            taken[name] = styled[name][1]
+    return replace(design, kernels=tuple(taken.get(k.name, k) for k in design.kernels))
 
 
 def _even_out(design: Design, effort: int) -> Design:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import gcd
 
 from qfx.boards import Board
 from qfx.errors import QfxError
 from qfx.graph import Graph
-from qfx.rtl import choices
+from qfx.rtl import choices, lags
 from qfx.rtl.array_stages import FoldedStage
 from qfx.rtl.build import Fold, divisors, is_main
 from qfx.rtl.choices import Choice, lane_choices
 from qfx.rtl.estimate import Resources
-from qfx.rtl.solver import Budget, Problem, Solution
+from qfx.rtl.solver import Budget, Problem
 from qfx.rtl.stages import Depthwise, MatVec, Program, Stage
 
 #: Without any wish of the user: multiply-accumulate units of the layer that has most to do.
@@ -26,6 +26,9 @@ PLACES = ("lut", "block", "stream")
 #: Most bits of weights per cycle that a layer takes from outside, unless it is folded by hand: the width of
 #: an AXI port of a Zynq UltraScale+ processor.
 STREAM_BITS = 128
+#: Optima that are tried at an interval within a budget before any folding that fits is good enough: each
+#: takes the solver long where budgets are tight.
+MOST_OPTIMA = 3
 
 
 @dataclass(frozen=True)
@@ -36,9 +39,10 @@ class Folding:
         folds: by the name of each stage's output value.
         input_lanes: elements of an input beat.
         target: the interval that no stage exceeds, in cycles.
-        resources: estimate of kernels and converters.
+        resources: estimate of the design, its FIFOs at the depths that are expected before they are sized.
+        reserve: what was set aside of the budget for FIFOs that turned out larger than expected.
         gap: how much cheaper, in parts of its cost, a better folding could be. 0: this is the optimum; 1: not
-            known, the search for a faster one was cut short as well.
+            known, the search was cut short.
     """
 
     folds: Mapping[str, Fold]
@@ -46,6 +50,7 @@ class Folding:
     target: int
     resources: Resources
     gap: float = 0.0
+    reserve: Resources = Resources()
 
 
 def choose(
@@ -58,6 +63,7 @@ def choose(
     fold: Mapping[str, Mapping[str, int]] | None = None,
     weights: Mapping[str, str] | None = None,
     others: Callable[[Stage, list[Choice]], list[Choice]] = lambda _, own: own,
+    measure: Callable[[Folding], Resources] = lambda folding: folding.resources,
 ) -> Folding:
     """The folding for what the user asked for.
 
@@ -78,13 +84,15 @@ def choose(
             board or budget is too small, it streams the weights of fully connected layers in, largest first,
             until the rest fits; those of layers that use weights several times per frame only when told to.
         others: what a stage can be besides, or instead, from the stage and its own choices.
+        measure: what the design of a folding costs once its FIFOs are sized; called for every folding that is
+            tried, the last time for the one that is returned. That one is within the budget.
 
     Raises:
         QfxError: the interval cannot be reached, the budget is too small, or a fold does not divide its
             layer.
     """
     fixed = _fixed(graph, program, fold or {})
-    limits = _budget(board, budget)
+    limits = budget_of(board, budget)
     kept = _kept(graph, program, weights or {})
     options = {
         stage.output.name: others(
@@ -92,23 +100,22 @@ def choose(
         )
         for stage in program.stages
     }
-    problem = Problem(program, options)
+    search = _Search(Problem(program, options), limits, board, kept, measure)
     least = {name: min(c.steps for c in own) for name, own in options.items()}
     # One pixel of the input comes in per cycle at most.
     floor = max([*least.values(), program.input.pixels])
     if interval is not None:
         _check_interval(graph, program, interval, floor, least, fixed, kept)
-        problem, _ = _with_streams(problem, interval, limits, kept)
-        return _within(problem, interval, limits, board)
+        return search.cheapest(interval)
     if fixed:
         own = [least[name] for name in fixed]
-        # A board that is given with folds is only the target of scripts: the user has decided already.
-        return _within(problem, max(floor, *own), limits if budget else Budget(), board)
+        if not budget:
+            # A board that is given with folds is only the target of scripts: the user has decided already.
+            search = _Search(search.problem, Budget(), board, kept, measure)
+        return search.cheapest(max(floor, *own), streams=False)
     if not limits.is_open:
-        slowest = max(c.steps for own in options.values() for c in own)
-        problem, fitting = _with_streams(problem, slowest, limits, kept)
-        return _fastest(problem, fitting, limits, floor, board)
-    return _within(problem, max(floor, _default_interval(program)), limits, board)
+        return search.fastest(floor)
+    return search.cheapest(max(floor, _default_interval(program)))
 
 
 def _of_stage(stage: Stage, fixed: Fold | None, kept: str | None) -> list[Choice]:
@@ -125,33 +132,25 @@ def _beat_bits(stage: Stage, fold: Fold) -> int:
     return fold.pe * fold.simd * stage.weight_width
 
 
-def _with_streams(
-    problem: Problem, target: int, limits: Budget, kept: Mapping[str, str]
-) -> tuple[Problem, Solution | None]:
-    """The problem with weights streamed in where it has no solution otherwise, and a solution."""
-    if limits.is_open:
-        return problem, None
-    # Each weight is used once per frame, so a stream moves no more than the matrix itself.
+def _with_streams(problem: Problem, kept: Mapping[str, str]) -> Iterator[Problem]:
+    """The problem, then with the weights of more and more layers streamed in, the largest first: of those
+    that use each weight once per frame, so that a stream moves no more than the matrix itself.
+    """
     once = [
         stage
         for stage in problem.program.stages
         if isinstance(stage, MatVec) and stage.rounds == 1 and stage.output.name not in kept
     ]
-    once.sort(key=lambda s: -s.weight.size * s.weight_width)
-    tried = problem
-    for stage in (None, *once):
-        if stage is not None:
-            given = {c.fold for c in tried.choices[stage.output.name]}
-            own = [
-                c
-                for c in _of_stage(stage, None, "stream")
-                if any(replace(c.fold, memory=place) in given for place in ("lut", "block", "auto"))
-            ]
-            tried = Problem(problem.program, {**tried.choices, stage.output.name: own})
-        fitting = tried.solve(target, limits, any_that_fits=True)
-        if fitting is not None:
-            return tried, fitting
-    return problem, None
+    yield problem
+    for stage in sorted(once, key=lambda s: -s.weight.size * s.weight_width):
+        given = {c.fold for c in problem.choices[stage.output.name]}
+        own = [
+            c
+            for c in _of_stage(stage, None, "stream")
+            if any(replace(c.fold, memory=place) in given for place in ("lut", "block", "auto"))
+        ]
+        problem = Problem(problem.program, {**problem.choices, stage.output.name: own})
+        yield problem
 
 
 def _check_interval(
@@ -207,7 +206,12 @@ def cheaper(programs: Sequence[Program], interval: int | None) -> int:
 # -- budgets -------------------------------------------------------------------------------------------------
 
 
-def _budget(board: Board | None, given: Mapping[str, float] | None) -> Budget:
+def budget_of(board: Board | None, given: Mapping[str, float] | None) -> Budget:
+    """The limits of a board, of which parts stay free, or others in their place.
+
+    Raises:
+        QfxError: ``given`` names an unknown resource, or a limit is not a number.
+    """
     limits: dict[str, float] = {}
     if board is not None:
         have = board.resources
@@ -227,36 +231,178 @@ def _budget(board: Board | None, given: Mapping[str, float] | None) -> Budget:
     return Budget(**limits)
 
 
-def _within(problem: Problem, target: int, limits: Budget, board: Board | None) -> Folding:
-    """The cheapest folding within an interval and a budget."""
-    found = problem.solve(target, limits)
-    if found is None:
-        # The interval itself can be reached: that was looked at before.
-        least = problem.solve(target, Budget())
-        assert least is not None
-        raise QfxError(
-            f"{_owner(board)}: interval={target} needs about {_figures(least.resources)}, "
-            f"{_may_use(limits, board)}; give a larger interval"
-        )
-    return _folding(problem, found, target)
+def check_budget(given: Mapping[str, float] | None, used: Resources, what: str, remedy: str) -> None:
+    """Refuse a design that has no folds to choose and takes more than a budget.
 
-
-def _fastest(
-    problem: Problem, fitting: Solution | None, limits: Budget, floor: int, board: Board | None
-) -> Folding:
-    """The smallest interval that a folding within the budget reaches, by bisection over all intervals at
-    which anything changes; then the cheapest of these foldings.
+    Raises:
+        QfxError: it does, or the budget is not one.
     """
-    targets = sorted(t for t in _intervals(problem) | {floor} if t >= floor)
-    low, high = 0, len(targets) - 1  # at the last one, everything may be fully folded: ``fitting``
-    if fitting is None:
-        least = problem.solve(targets[high], Budget())
-        assert least is not None
+    limits = budget_of(None, given)
+    if not limits.holds(used):
+        raise QfxError(f"budget: {what} needs about {_figures(used)}, {_may_use(limits, None)}; {remedy}")
+
+
+class _Search:
+    """Foldings within a budget, FIFOs included.
+
+    What FIFOs need is known only when they are sized, so a folding that the solver finds is *tried*: built,
+    sized, measured. If it exceeds the budget, as much is set aside of the budget as it takes more than the
+    solver thought, and the solver looks again at the same interval. The folding that failed is then out of
+    the question for good, and there are finitely many of them, so that this ends.
+
+    Args:
+        problem: all foldings; its FIFOs have the least depths, so what it rules out does not fit.
+        limits: the budget.
+        board, kept: as for :func:`choose`.
+        measure: what the design of a folding costs.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        limits: Budget,
+        board: Board | None,
+        kept: Mapping[str, str],
+        measure: Callable[[Folding], Resources],
+    ) -> None:
+        self.problem, self.limits, self.board, self.kept = problem, limits, board, kept
+        self.measure = measure
+        self.waiting = lags.waiting(problem.program)
+        self.tried: Resources | None = None  # what the last folding took that was too large
+        self.undecided = False  # whether a search for a smaller interval was cut short
+        self.too_large: dict[object, Resources] = {}  # what each of them took
+
+    def cheapest(self, target: int, streams: bool = True) -> Folding:
+        """The cheapest folding within an interval that can be reached."""
+        for problem in self._problems(streams):
+            found = self._cheapest(problem, target)
+            if found is not None:
+                return found
+        needs = self._needs(target)
         raise QfxError(
-            f"{_owner(board)}: the network does not fit even when fully folded: it needs about "
-            f"{_figures(least.resources)}, {_may_use(limits, board)}; take a larger board, fewer weights, "
+            f"{_owner(self.board)}: interval={target} needs about {_figures(needs)}, "
+            f"{_may_use(self.limits, self.board)}; give a larger interval"
+        )
+
+    def fastest(self, floor: int) -> Folding:
+        """The smallest interval at which a folding fits, and the cheapest of these foldings."""
+        targets = sorted(t for t in _intervals(self.problem) | {floor} if t >= floor)
+        for problem in self._problems(True):
+            # At the last one, everything may be fully folded.
+            if problem.solve(targets[-1], self.limits, any_that_fits=True) is None:
+                continue
+            found = self._fastest(problem, targets)
+            if found is not None:
+                return found
+        needs = self._needs(targets[-1])
+        raise QfxError(
+            f"{_owner(self.board)}: the network does not fit even when fully folded: it needs about "
+            f"{_figures(needs)}, {_may_use(self.limits, self.board)}; take a larger board, fewer weights, "
             "or narrower formats"
         )
+
+    def _problems(self, streams: bool) -> Iterator[Problem]:
+        if self.limits.is_open or not streams:
+            return iter((self.problem,))
+        return _with_streams(self.problem, self.kept)
+
+    def _needs(self, target: int) -> Resources:
+        """What a message says that is needed."""
+        if self.tried is not None:
+            return self.tried
+        # The interval itself can be reached: that was looked at before.
+        least = self.problem.solve(target, Budget())
+        assert least is not None
+        return least.resources
+
+    def _cheapest(self, problem: Problem, target: int, fitting: Folding | None = None) -> Folding | None:
+        """The cheapest folding at an interval that fits the budget as measured.
+
+        After :data:`MOST_OPTIMA` optima that do not, ``fitting`` or any folding that does.
+        """
+        for model in self._models(problem):
+            found = self._try(model, target, MOST_OPTIMA, any_that_fits=False)
+            if found is not None:
+                return found
+        if fitting is None:
+            return self._any(problem, target)
+        self.measure(fitting)  # what is measured last is what is returned
+        return fitting
+
+    def _any(self, problem: Problem, target: int) -> Folding | None:
+        """A folding at an interval that fits the budget as measured."""
+        for model in self._models(problem):
+            found = self._try(model, target, None, any_that_fits=True)
+            if found is not None:
+                return found
+        return None
+
+    def _models(self, problem: Problem) -> tuple[Problem, ...]:
+        """The problem with FIFOs as :mod:`qfx.rtl.lags` expects them. Some turn out smaller, so where nothing
+        fits so, with the least depths.
+        """
+        expected = Problem(problem.program, problem.choices, self.waiting)
+        if self.limits.is_open:
+            return (expected,)
+        return (expected, problem) if any(self.waiting.values()) else (problem,)
+
+    def _try(self, model: Problem, target: int, tries: int | None, any_that_fits: bool) -> Folding | None:
+        """Foldings of a model one after the other until one fits as measured."""
+        reserve = Resources()
+        while tries is None or tries > 0:
+            found = model.solve(target, self.limits.less(reserve), any_that_fits=any_that_fits)
+            if found is None:
+                return None
+            gap = 1.0 if any_that_fits or model.undecided or self.undecided else found.gap
+            folding = Folding(found.folds, found.input_lanes, target, found.resources, gap, reserve)
+            key = (target, found.input_lanes, *sorted(found.folds.items()))
+            used = self.too_large.get(key) or self.measure(folding)
+            if self.limits.holds(used):
+                return folding
+            self.tried = self.too_large[key] = used
+            reserve = _larger_reserve(reserve, found.resources, used, self.limits)
+            tries = None if tries is None else tries - 1
+        return None
+
+    def _fastest(self, problem: Problem, targets: Sequence[int]) -> Folding | None:
+        """The smallest of some intervals at which a folding fits, and the cheapest there; below the first
+        that is tried nothing fits.
+
+        From there in growing steps until something fits, then by bisection.
+        """
+        low = high = _first_that_fits(problem, targets, self.limits)
+        self.undecided |= problem.undecided
+        found = self._any(problem, targets[low])
+        while found is None and high < len(targets) - 1:
+            low, high = high, min(2 * high - low + 1, len(targets) - 1)
+            found = self._any(problem, targets[high])
+        if found is None:
+            return None
+        while high - low > 1:
+            middle = (low + high) // 2
+            better = self._any(problem, targets[middle])
+            if better is None:
+                low = middle
+            else:
+                high, found = middle, better
+        return self._cheapest(problem, targets[high], found)
+
+
+def _larger_reserve(reserve: Resources, expected: Resources, used: Resources, limits: Budget) -> Resources:
+    """What to set aside after a folding took ``used`` instead of ``expected`` and did not fit.
+
+    Of a resource of which there was too little, from the second time on a quarter more at least, so that a
+    few tries are enough.
+    """
+    vectors = zip(reserve.vector, expected.vector, used.vector, limits.vector, strict=True)
+    return Resources(*(max(1.25 * r, u - e) if u > most else r for r, e, u, most in vectors))
+
+
+def _first_that_fits(problem: Problem, targets: Sequence[int], limits: Budget) -> int:
+    """The first of ascending intervals at which the problem has a solution, by bisection; at the last one it
+    has.
+    """
+    low, high = 0, len(targets) - 1
     # First the least interval that is not out of the question, which is most often the least of all.
     ceiling = high
     while low < ceiling:
@@ -269,13 +415,11 @@ def _fastest(
     while low < high:
         middle = min(low + step, (low + high) // 2)
         step = 2 * step + 1
-        better = problem.solve(targets[middle], limits, any_that_fits=True)
-        if better is not None:
-            high, fitting = middle, better
+        if problem.solve(targets[middle], limits, any_that_fits=True) is not None:
+            high = middle
         else:
             low = middle + 1
-    found = problem.solve(targets[high], limits) or fitting
-    return _folding(problem, found, targets[high])
+    return high
 
 
 def _intervals(problem: Problem) -> set[int]:
@@ -285,11 +429,6 @@ def _intervals(problem: Problem) -> set[int]:
     for value in (program.input, *(stage.output for stage in program.stages)):
         found |= {value.size // lanes for lanes in divisors(value.channels)}
     return found
-
-
-def _folding(problem: Problem, found: Solution, target: int) -> Folding:
-    gap = 1.0 if problem.undecided else found.gap
-    return Folding(found.folds, found.input_lanes, target, found.resources, gap)
 
 
 def _owner(board: Board | None) -> str:

@@ -7,7 +7,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from qfx import boards
@@ -19,11 +19,12 @@ from qfx.rtl import emit, fifos, flow, manifest, parallel, readback
 from qfx.rtl.arithmetic import MULTIPLIERS
 from qfx.rtl.build import build
 from qfx.rtl.design import Design
-from qfx.rtl.estimate import total
-from qfx.rtl.fold import cheaper, choose
+from qfx.rtl.estimate import Resources, total
+from qfx.rtl.fold import Folding, budget_of, cheaper, check_budget, choose
 from qfx.rtl.lower import lower
 from qfx.rtl.memories import stream_file, stream_image
 from qfx.rtl.parallel.candidates import Unrolling
+from qfx.rtl.stages import Program
 
 _KEYWORDS = frozenset(
     """
@@ -65,7 +66,7 @@ def plan(
     if multipliers not in MULTIPLIERS:
         raise QfxError(f"multipliers={multipliers!r}: must be one of {', '.join(MULTIPLIERS)}")
     if architecture == "parallel":
-        return _plan_parallel(graph, board, fold, levels, top).design
+        return _plan_parallel(graph, board, fold, levels, top, budget).design
     if isinstance(architecture, str) and architecture not in ("stream", "mixed"):
         raise QfxError(
             f"architecture={architecture!r}: must be 'stream', 'parallel', 'mixed', or 'parallel' by layer"
@@ -81,7 +82,8 @@ def plan(
     unrolling.check_folds(fold or {})
     program = lower(graph, multipliers, unrolling.nodes)
     unrolling.check(program.stages)
-    folding = choose(
+    maker = _Maker(graph, program, top, budget_of(target_board, budget).vector[3])
+    choose(
         graph,
         program,
         interval=interval,
@@ -90,25 +92,35 @@ def plan(
         fold=fold,
         weights=weights,
         others=unrolling.of_stage,
+        measure=maker.measure,
     )
-    design = build(graph, program, folding.folds, folding.input_lanes, folding.target, top)
-    design = fifos.size(design)
-    cost = total(design.kernels)
+    design = maker.design
+    assert design is not None
     return replace(
         design,
         board=None if target_board is None else target_board.name,
-        estimate={
-            "lut": round(cost.lut),
-            "ff": round(cost.ff),
-            "dsp": round(cost.dsp),
-            "bram18": round(cost.bram18),
-        },
         verilog=(
             f"{top}.v",
             *(path.name for path in emit.sources(design.modules)),
             *(name for kernel in design.kernels for name in kernel.files),
         ),
     )
+
+
+class _Maker:
+    """Foldings as designs with their FIFOs sized; ``design`` is the last one."""
+
+    def __init__(self, graph: Graph, program: Program, top: str, block_rams: float) -> None:
+        self.graph, self.program, self.top, self.block_rams = graph, program, top, block_rams
+        self.design: Design | None = None
+
+    def measure(self, folding: Folding) -> Resources:
+        """What the design of a folding costs, in whole numbers as they are reported."""
+        built = build(self.graph, self.program, folding.folds, folding.input_lanes, folding.target, self.top)
+        sized = fifos.size(built, block_rams=self.block_rams)
+        cost = Resources(*(round(used) for used in total(sized.kernels).vector))
+        self.design = replace(sized, estimate=asdict(cost))
+        return cost
 
 
 def generate(
@@ -175,7 +187,7 @@ def generate(
     texts: Mapping[str, str] = {}
     if architecture == "parallel":
         _check_top(top)
-        parallel_design = _plan_parallel(graph, target_board, fold, levels, top)
+        parallel_design = _plan_parallel(graph, target_board, fold, levels, top, budget)
         design, texts = parallel_design.design, parallel_design.texts
     else:
         design = plan(
@@ -267,11 +279,15 @@ def _plan_parallel(
     fold: Mapping[str, Mapping[str, int]] | None,
     levels: int | None,
     top: str,
+    budget: Mapping[str, float] | None,
 ) -> parallel.Parallel:
     if fold:
         raise QfxError("fold: the parallel architecture has nothing to fold; leave it out")
     _check_levels(levels)
     built = parallel.build(graph, top, levels or parallel.LEVELS)
+    check_budget(
+        budget, Resources(**built.design.estimate), "architecture='parallel'", "take 'stream' or 'mixed'"
+    )
     name = None if board is None else boards.get(board).name
     return replace(built, design=replace(built.design, board=name))
 

@@ -1,25 +1,28 @@
 """The cheapest folding within an interval and a budget, exactly: a mixed-integer program, solved by HiGHS.
 
-One binary variable per stage and fold. What converters between two stages cost depends on the pair of widths
-that meet, so each edge carries one unit of flow from the width that its producer makes to the width that its
-consumer takes; once the folds are whole, so are the flows. Along a chain this is a shortest path, whose
-linear relaxation is whole by itself; only forks that meet again and budgets make branching necessary.
+One binary variable per stage and fold. What converters and FIFOs between two stages cost depends on the pair
+of widths that meet, so each edge carries one unit of flow from the width that its producer makes to the width
+that its consumer takes; once the folds are whole, so are the flows. Along a chain this is a shortest path,
+whose linear relaxation is whole by itself; only forks that meet again and budgets make branching necessary.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import highspy
 import numpy as np
 
 from qfx.errors import QfxError
-from qfx.rtl.build import Fold, conversion, conversion_kernels, divisors
+from qfx.rtl import fifos
+from qfx.rtl.build import Fold, conversion, conversion_kernels, divisors, fifo_lanes, has_fifos
 from qfx.rtl.choices import Choice, undominated
-from qfx.rtl.estimate import Resources, total
-from qfx.rtl.stages import Program, Value
+from qfx.rtl.design import Kernel
+from qfx.rtl.estimate import Resources, of, total
+from qfx.rtl.stages import Program, Stage, Value
 
 #: Nodes of the search tree after which the best folding found so far is taken; a bound that does not depend
 #: on the speed of the machine.
@@ -50,6 +53,12 @@ class Budget:
         """Whether so much may be used."""
         return all(a <= b for a, b in zip(used.vector, self.vector, strict=True))
 
+    def less(self, reserve: Resources) -> Budget:
+        """What is left when so much is set aside."""
+        names = ("lut", "ff", "dsp", "bram18")
+        limits = {name: getattr(self, name) for name in names}
+        return Budget(**{k: v if v is None else v - getattr(reserve, k) for k, v in limits.items()})
+
 
 @dataclass(frozen=True)
 class Solution:
@@ -58,7 +67,7 @@ class Solution:
     Attributes:
         folds: by the name of each stage's output value.
         input_lanes: elements of an input beat.
-        resources: estimate of kernels and converters.
+        resources: estimate of the design, its FIFOs at the depths that the problem expects.
         gap: how much cheaper, in parts of the cost, a better one could be; 0 where this is the optimum.
         variables: choices and widths that were left to the solver.
     """
@@ -76,14 +85,44 @@ class Problem:
     Args:
         program: what to fold.
         choices: what each stage can be, by the name of its output value.
+        waiting: elements that wait in FIFOs in front of operands (:func:`qfx.rtl.lags.waiting`); without it
+            every FIFO has the least depth, so that ``resources`` of a folding bounds its cost from below.
 
     Attributes:
         undecided: whether a search ended at :data:`MAX_NODES` before it knew if there is a folding at all.
     """
 
-    def __init__(self, program: Program, choices: Mapping[str, Sequence[Choice]]) -> None:
-        self.program, self.choices = program, choices
+    def __init__(
+        self,
+        program: Program,
+        choices: Mapping[str, Sequence[Choice]],
+        waiting: Mapping[tuple[str, int], int] | None = None,
+    ) -> None:
+        self.program, self.choices, self.waiting = program, choices, waiting or {}
         self.undecided = False
+        self._readers = Counter(value.name for stage in program.stages for value in stage.inputs)
+        self._readers[program.output.name] += 1
+
+    def behind(self, value: Value, lanes: int) -> Resources:
+        """What stands behind the kernel that makes a stream: the FIFO of a port, and a fork."""
+        cost = Resources()
+        for port in (self.program.input, self.program.output):
+            if value.name == port.name:
+                cost += fifos.cost(2, lanes * value.width)
+        readers = self._readers[value.name]
+        if readers != 1:
+            cost += of(Kernel("", "qfx_fork", {"WIDTH": lanes * value.width, "N": readers}, (), (), ""))
+        return cost
+
+    def edge(self, stage: Stage, operand: int, before: int, after: int, target: int) -> Resources:
+        """What stands between the producer of an operand, or its fork, and the stage."""
+        value = stage.inputs[operand]
+        cost = converters(value, before, after, target)
+        if has_fifos(stage):
+            lanes = fifo_lanes(before, after, value.size, target)
+            held = self.waiting.get((stage.output.name, operand), 0)
+            cost += fifos.cost(-(-held // lanes), lanes * value.width)
+        return cost
 
     def is_conceivable(self, target: int, budget: Budget) -> bool:
         """Whether a mixture of folds would fit the budget: the linear relaxation. Where it does not, no
@@ -95,12 +134,15 @@ class Problem:
         options = _within_reach(options, budget, None)
         if not all(options.values()):
             return False
-        return _Model(self.program, options, lanes, target, budget).is_conceivable()
+        return _Model(self, options, lanes, target, budget).is_conceivable()
 
     def _options(self, target: int) -> dict[str, list[Choice]]:
-        """Choices within the target that no other one dominates."""
+        """Choices within the target that no other one dominates, with what stands behind them."""
         return {
-            stage.output.name: undominated(c for c in self.choices[stage.output.name] if c.steps <= target)
+            stage.output.name: [
+                replace(c, cost=c.cost + self.behind(stage.output, c.fold.pe))
+                for c in undominated(c for c in self.choices[stage.output.name] if c.steps <= target)
+            ]
             for stage in self.program.stages
         }
 
@@ -126,16 +168,47 @@ class Problem:
         options, lanes = self._options(target), self._lanes(target)
         if not lanes or not all(options.values()):
             return None
-        quick = _along_the_flow(self.program, options, lanes, target)
+        quick = self._along_the_flow(options, lanes, target)
         fits = quick is not None and budget.holds(quick.resources)
         if fits and any_that_fits:
             return quick
         options = _within_reach(options, budget, quick.resources.weight if quick and fits else None)
         if not all(options.values()):
             return None
-        found, undecided = _Model(self.program, options, lanes, target, budget).solve(any_that_fits)
+        found, undecided = _Model(self, options, lanes, target, budget).solve(any_that_fits)
         self.undecided |= undecided
         return found
+
+    def _along_the_flow(
+        self, options: Mapping[str, Sequence[Choice]], lanes: Sequence[int], target: int
+    ) -> Solution | None:
+        """A good folding, quickly: stage by stage the cheapest after what came before, once for each width of
+        the input. It bounds the optimum from above.
+        """
+        program, best = self.program, None
+        for first in lanes:
+            made = {program.input.name: first}
+            folds: dict[str, Fold] = {}
+            used = self.behind(program.input, first)
+            for stage in program.stages:
+                costs = [
+                    sum(
+                        (
+                            self.edge(stage, i, made[v.name], taken, target)
+                            for i, (v, taken) in enumerate(zip(stage.inputs, c.lanes, strict=True))
+                        ),
+                        c.cost,
+                    )
+                    for c in options[stage.output.name]
+                ]
+                index = min(range(len(costs)), key=lambda i: costs[i].weight)
+                fold = options[stage.output.name][index].fold
+                folds[stage.output.name] = fold
+                made[stage.output.name] = fold.pe
+                used += costs[index]
+            if best is None or used.weight < best.resources.weight:
+                best = Solution(folds, first, used, 0.0, 0)
+        return best
 
 
 @cache
@@ -157,45 +230,13 @@ def converters(value: Value, before: int, after: int, target: int) -> Resources:
 # -- bounds --------------------------------------------------------------------------------------------------
 
 
-def _along_the_flow(
-    program: Program, options: Mapping[str, Sequence[Choice]], lanes: Sequence[int], target: int
-) -> Solution | None:
-    """A good folding, quickly: stage by stage the cheapest after what came before, once for each width of the
-    input. It bounds the optimum from above.
-    """
-    best: Solution | None = None
-    for first in lanes:
-        made = {program.input.name: first}
-        folds: dict[str, Fold] = {}
-        used = Resources()
-        for stage in program.stages:
-            costs = [
-                sum(
-                    (
-                        converters(v, made[v.name], taken, target)
-                        for v, taken in zip(stage.inputs, c.lanes, strict=True)
-                    ),
-                    c.cost,
-                )
-                for c in options[stage.output.name]
-            ]
-            index = min(range(len(costs)), key=lambda i: costs[i].weight)
-            fold = options[stage.output.name][index].fold
-            folds[stage.output.name] = fold
-            made[stage.output.name] = fold.pe
-            used += costs[index]
-        if best is None or used.weight < best.resources.weight:
-            best = Solution(folds, first, used, 0.0, 0)
-    return best
-
-
 def _within_reach(
     options: Mapping[str, Sequence[Choice]], budget: Budget, best: float | None
 ) -> dict[str, list[Choice]]:
     """Without choices that cannot be part of an optimum.
 
-    Converters cost nothing or more, so a design costs at least the sum of each stage's cheapest choice. A
-    choice that lifts this sum beyond the cost of a known folding, or beyond the budget, is out.
+    What stands on edges costs nothing or more, so a design costs at least the sum of each stage's cheapest
+    choice. A choice that lifts this sum beyond the cost of a known folding, or beyond the budget, is out.
     """
     vectors = {
         name: np.array([(*c.cost.vector, c.cost.weight) for c in choices])
@@ -225,13 +266,14 @@ class _Model:
 
     def __init__(
         self,
-        program: Program,
+        problem: Problem,
         options: Mapping[str, Sequence[Choice]],
         lanes: Sequence[int],
         target: int,
         budget: Budget,
     ) -> None:
-        self.program, self.options, self.lanes = program, options, lanes
+        program = problem.program
+        self.problem, self.program, self.options, self.lanes = problem, program, options, lanes
         self.budget = budget
         self.resources: list[Resources] = []  # by column
         self.rows: list[tuple[float, float, list[int], list[float]]] = []
@@ -239,7 +281,7 @@ class _Model:
         self.first: dict[str, int] = {}
         self.makes: dict[str, dict[int, list[int]]] = {}
         takes: dict[tuple[str, int], dict[int, list[int]]] = {}  # by stage and operand
-        columns = [self._column(Resources()) for _ in lanes]
+        columns = [self._column(problem.behind(program.input, n)) for n in lanes]
         self.makes[program.input.name] = {n: [c] for n, c in zip(lanes, columns, strict=True)}
         self._row(1, 1, columns)
         for stage in program.stages:
@@ -254,8 +296,8 @@ class _Model:
                     takes.setdefault((name, operand), {}).setdefault(lanes_taken, []).append(column)
         self.integers = len(self.resources)
         for stage in program.stages:
-            for operand, value in enumerate(stage.inputs):
-                self._edge(value, takes[stage.output.name, operand], target)
+            for operand in range(len(stage.inputs)):
+                self._edge(stage, operand, takes[stage.output.name, operand], target)
 
     def _column(self, cost: Resources) -> int:
         self.resources.append(cost)
@@ -266,10 +308,14 @@ class _Model:
     ) -> None:
         self.rows.append((low, high, list(columns), list(values) if values else [1.0] * len(columns)))
 
-    def _edge(self, value: Value, takes: Mapping[int, Sequence[int]], target: int) -> None:
+    def _edge(self, stage: Stage, operand: int, takes: Mapping[int, Sequence[int]], target: int) -> None:
         """One unit of flow from the width that is made to the width that is taken."""
-        makes = self.makes[value.name]
-        flow = {(a, b): self._column(converters(value, a, b, target)) for a in makes for b in takes}
+        makes = self.makes[stage.inputs[operand].name]
+        flow = {
+            (a, b): self._column(self.problem.edge(stage, operand, a, b, target))
+            for a in makes
+            for b in takes
+        }
         for ends, side in ((makes, 0), (takes, 1)):
             for width, columns in ends.items():
                 through = [column for pair, column in flow.items() if pair[side] == width]
