@@ -4,21 +4,26 @@ on streams (docs/kernels.md, "qfx_matvec")."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import gcd
 
 import numpy as np
 
-from qfx.formats import Binary, Format, KHot, Minifloat
+from qfx.formats import Binary, Block, Format, KHot, Minifloat
 from qfx.graph.tensor import Tensor, integers
-from qfx.rtl.estimate import dot
+from qfx.rtl.estimate import dot, scaled_dot
 
 #: ``KIND`` of ``qfx_dot``.
-INTEGER, LUT_INTEGER, DIGITS, FLOAT, XNOR = range(5)
+INTEGER, LUT_INTEGER, DIGITS, FLOAT, XNOR, DECODED, LUT_DECODED = range(7)
 #: What a caller may ask for.
 MULTIPLIERS = ("auto", "lut", "shift")
 _NONE = {"KIND": INTEGER, "DIGITS": 1, "FINE": 1, "PLACES": 1, "ZERO": 1, "A_EXP": 1, "W_EXP": 1}
 #: Pairs of the dot product by which kinds are compared.
 _PAIRS = 8
+#: Bits of minifloat codes that one look-up table per bit turns into integers.
+_TABLE_BITS = 6
+#: Bits of weights that a dot product may have on the way to blocks.
+_MOST_BITS = 60
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,10 @@ class Arithmetic:
             signs (``"sign"``).
         shift: bits by which sums count more than those of integers.
         offset: per output, what is to be added to the sums (after ``shift``), or ``None``.
+        scales: shifts that neighbouring weights share, ``int64`` ``(groups, outputs, inputs // run)``, or
+            ``None``: a weight is its code's number shifted left by the scale of its ``run`` inputs.
+        otherwise: the cheapest arithmetic without scales that takes the same elements, for folds in which a
+            step has few weights of a block; only beside ``scales``.
     """
 
     codes: np.ndarray
@@ -70,6 +79,8 @@ class Arithmetic:
     element: FloatCode | str | None = None
     shift: int = 0
     offset: np.ndarray | None = None
+    scales: np.ndarray | None = None
+    otherwise: Arithmetic | None = None
 
 
 def plain(weight: np.ndarray) -> Arithmetic:
@@ -87,6 +98,7 @@ def choose(
     multipliers: str = "auto",
     bits: int = 32,
     codes_of_elements: bool = True,
+    blocks: bool = False,
 ) -> Arithmetic:
     """The cheapest arithmetic for a matrix, by the estimate of a dot product.
 
@@ -99,6 +111,7 @@ def choose(
             and weights of few digits are never multiplied.
         bits: of the accumulators.
         codes_of_elements: whether elements may travel in other codes than integers.
+        blocks: whether weights may have scales.
 
     Returns:
         The arithmetic; its ``parameters`` go to the kernel as they are.
@@ -132,11 +145,23 @@ def choose(
         found.append(_floats(x, signed, weight))
 
     def cost(a: Arithmetic) -> float:
+        numbers = _numbers(a, width, signed, bits)
         # A LUT for each bit of a weight: memories of up to 64 words, or a share of a block RAM.
-        multiply = dot(_numbers(a, width, signed, bits), _PAIRS).weight
-        return multiply + _PAIRS * a.width + _encoder(a, width)
+        if a.scales is None:
+            return dot(numbers, _PAIRS).weight + _PAIRS * a.width + _encoder(a, width)
+        run, scale = weight.shape[2] // a.scales.shape[2], int(a.scales.max()).bit_length()
+        multiply = scaled_dot(numbers, _PAIRS, gcd(_PAIRS, run), scale).weight
+        return multiply + _PAIRS * (a.width + scale / run) + _encoder(a, width)
 
-    return min(found, key=cost)
+    best = min(found, key=cost)
+    if not blocks or not isinstance(encoding, Block):
+        return best
+    scaled = min(_blocks(x, width, signed, weight, encoding, multipliers, bits), key=cost, default=None)
+    if scaled is None:
+        return best
+    if scaled.scales is not None and scaled.element == best.element:
+        return replace(scaled, otherwise=best)
+    return min(best, scaled, key=cost)
 
 
 def _numbers(a: Arithmetic, width: int, signed: bool, bits: int) -> dict[str, int]:
@@ -172,17 +197,99 @@ def _floats(x: Tensor, signed: bool, weight: np.ndarray) -> Arithmetic:
     if isinstance(x.encoding, Minifloat) and x.encoding.exponent_bits:
         precision = min(size, x.encoding.mantissa_bits + 1)
     element = _float_code(precision, size, signed)
-    magnitudes = [abs(int(w)) for w in set(weight.reshape(-1).tolist())]
-    precision = max((m.bit_length() - (m & -m).bit_length() + 1 for m in magnitudes if m), default=1)
-    code = _float_code(precision, max(m.bit_length() for m in magnitudes), bool((weight < 0).any()))
+    code = _float_code(_precision(weight), int(abs(weight).max()).bit_length(), bool((weight < 0).any()))
     parameters = {**_NONE, "KIND": FLOAT, "A_EXP": element.exponent, "W_EXP": code.exponent}
     return Arithmetic(code.encode(weight), code.width, code.signed, parameters, element)
+
+
+def _precision(weight: np.ndarray) -> int:
+    """Most significant bits of a number."""
+    magnitudes = {abs(int(w)) for w in set(weight.reshape(-1).tolist())}
+    return max((m.bit_length() - (m & -m).bit_length() + 1 for m in magnitudes if m), default=1)
 
 
 def _float_code(precision: int, size: int, signed: bool) -> FloatCode:
     """The code for integers of ``size`` bits with at most ``precision`` significant ones."""
     mantissa = max(precision, 1) - 1
     return FloatCode(max(1, max(size - mantissa, 0).bit_length()), mantissa, signed)
+
+
+# -- weights in blocks ---------------------------------------------------------------------------------------
+
+
+def _blocks(
+    x: Tensor, width: int, signed: bool, weight: np.ndarray, encoding: Block, multipliers: str, bits: int
+) -> list[Arithmetic]:
+    """Weights as elements of a block format, and the scales of the blocks."""
+    element = encoding.element
+    floats = isinstance(element, Minifloat) and element.exponent_bits > 0
+    code = _float_code(1, 1, False)
+    if isinstance(element, Minifloat) and floats:
+        code = FloatCode(element.exponent_bits, element.mantissa_bits, bool((weight < 0).any()))
+        low = high = ((2 << code.mantissa) - 1) << ((1 << code.exponent) - 2)
+        if _precision(weight) > code.mantissa + 1:
+            return []
+    else:
+        low, high = -element.integer_min, element.integer_max
+    found = block_scales(weight, low, high)
+    if found is None:
+        return []
+    run, scales = found
+    elements = weight >> integers(np.repeat(scales, run, axis=2))
+    kept = scales if scales.any() else None
+    if not floats:
+        ways = [replace(_integers(elements, kind), scales=kept) for kind in (INTEGER, LUT_INTEGER)]
+    else:
+        codes = Arithmetic(code.encode(elements), code.width, code.signed, scales=kept)
+        parameters = {**_NONE, "W_EXP": code.exponent}
+        kinds = (DECODED, LUT_DECODED) if code.width <= _TABLE_BITS else ()
+        ways = [replace(codes, parameters={**parameters, "KIND": kind}) for kind in kinds]
+    free = dot(_numbers(ways[0], width, signed, bits), _PAIRS).dsp == 0 if ways else False
+    if multipliers == "auto" and not free:
+        ways = ways[:1]
+    elif multipliers != "auto" and not free:
+        ways = ways[1:]
+    if floats:
+        # Significands that multiply; integers without sign are such codes already.
+        size = x.magnitude.bit_length()
+        number = _float_code(size, size, True) if signed else None
+        exponent = number.exponent if number else 1
+        ways.append(
+            replace(codes, parameters={**parameters, "KIND": FLOAT, "A_EXP": exponent}, element=number)
+        )
+    return ways
+
+
+def block_scales(weight: np.ndarray, low: int, high: int) -> tuple[int, np.ndarray] | None:
+    """Powers of two that neighbouring integers share, so that what is left is small.
+
+    The blocks of a format are found again from the integers alone, whatever order the columns have got; runs
+    are shorter than the blocks where the order has broken them, and longer where neighbours agree.
+
+    Args:
+        weight: ``object`` integers ``(groups, outputs, inputs)``.
+        low, high: what is left is ``-low .. high``.
+
+    Returns:
+        (run, scales): columns that share a power of two, the largest possible divisor of all inputs; and the
+        powers, ``int64`` ``(groups, outputs, inputs // run)``, the largest of which is as small as it can be.
+        ``None``: not even single weights fit, or they are too large to look at.
+    """
+    if int(abs(weight).max()).bit_length() > _MOST_BITS:
+        return None
+    numbers = weight.astype(np.int64)
+    groups, outputs, columns = numbers.shape
+    for run in sorted((d for d in range(1, columns + 1) if columns % d == 0), reverse=True):
+        tiles = numbers.reshape(groups, outputs, -1, run)
+        union = np.bitwise_or.reduce(np.abs(tiles), axis=3)
+        most = np.where(union == 0, _MOST_BITS, np.bitwise_count((union & -union) - 1)).astype(np.int64)
+        above, below = tiles.max(axis=3), -tiles.min(axis=3)
+        least = sum(
+            (((above >> s) > high) | ((below >> s) > low)).astype(np.int64) for s in range(_MOST_BITS)
+        )
+        if (least <= most).all():
+            return run, np.minimum(most, int(np.max(least)))
+    return None
 
 
 # -- weights of few digits -----------------------------------------------------------------------------------

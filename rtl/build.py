@@ -9,8 +9,10 @@ from math import gcd, lcm
 import numpy as np
 
 from qfx.graph import Graph
+from qfx.graph.tensor import integers
 from qfx.rtl.array_stages import FoldedStage
 from qfx.rtl.design import Design, Kernel, Layer, Memory, Parameter, Stream, canonical_order
+from qfx.rtl.estimate import of as estimate
 from qfx.rtl.library import clog2, window_usual_depth
 from qfx.rtl.parallel import unrolled
 from qfx.rtl.stages import (
@@ -210,7 +212,22 @@ def _converter(node: str, width: int, before: int, after: int) -> Kernel:
     )
 
 
+def suited(stage: MatVec, fold: Fold) -> MatVec:
+    """The matrix with the arithmetic that costs least in a fold: a shifter for the scales of blocks is worth
+    its while with several weights of a block in a step. Weights from outside come as codes, which are
+    narrower."""
+    if stage.otherwise is None or fold.memory == "stream":
+        return stage
+    ways = (stage, stage.otherwise)
+    costs = [estimate(_matrix_kernel(way, fold, words=False)).weight for way in ways]
+    return ways[costs.index(min(costs))]
+
+
 def _matvec(stage: MatVec, fold: Fold, words: bool) -> Kernel:
+    return _matrix_kernel(suited(stage, fold), fold, words)
+
+
+def _matrix_kernel(stage: MatVec, fold: Fold, words: bool) -> Kernel:
     assert fold.simd is not None
     x, pe, simd = stage.inputs[0], fold.pe, fold.simd
     nf, sf = stage.rows // pe, stage.columns // simd
@@ -230,8 +247,10 @@ def _matvec(stage: MatVec, fold: Fold, words: bool) -> Kernel:
         SHIFT=stage.shift,
         HAS_BIAS=int(stage.bias is not None),
         **stage.arithmetic,
+        **_blocks(stage, simd),
         WEIGHT_FILE="",
         BIAS_FILE="",
+        SCALES_FILE="",
         RAM_STYLE="auto",
         ROM_STYLE=_ROM_STYLES.get(fold.memory, "auto"),
     )
@@ -242,9 +261,27 @@ def _matvec(stage: MatVec, fold: Fold, words: bool) -> Kernel:
         return kernel
     # (group, neuron fold, pe, synapse fold, simd) -> one word per (group, neuron fold, synapse fold)
     tiles = stage.weight.reshape(stage.groups, nf, pe, sf, simd).transpose(0, 1, 3, 2, 4)
-    return _with_memories(
+    kernel = _with_memories(
         kernel, tiles.reshape(-1, pe * simd), stage.weight_width, stage.bias, pe, stage.output.width
     )
+    if stage.scales is None:
+        return kernel
+    n = kernel.number
+    # (group, neuron fold, pe, word, scale of the word) -> one word per (group, neuron fold, word)
+    fine = np.repeat(stage.scales, stage.run // (n("BLOCK") * n("HOLD")), axis=2)
+    scales = fine.reshape(stage.groups, nf, pe, sf // n("HOLD"), simd // n("BLOCK")).transpose(0, 1, 3, 2, 4)
+    rows = integers(scales.reshape(-1, pe * simd // n("BLOCK")))
+    memory = _memory(stage.node, "scales", rows, n("SCALE_WIDTH"))
+    return _attach(kernel, {**kernel.memories, "SCALES_FILE": memory})
+
+
+def _blocks(stage: MatVec, simd: int) -> dict[str, int]:
+    """Which weights of a step share a scale, and for how many steps."""
+    if stage.scales is None:
+        return {"BLOCK": 0, "HOLD": 1, "SCALE_WIDTH": 1}
+    hold = stage.run // simd if stage.run % simd == 0 else 1
+    width = int(stage.scales.max()).bit_length()
+    return {"BLOCK": gcd(simd, stage.run), "HOLD": hold, "SCALE_WIDTH": width}
 
 
 def _depthwise(stage: Depthwise, fold: Fold, words: bool) -> Kernel:
@@ -589,7 +626,7 @@ class _Builder:
         n = kernel.number
         beats = stage.rounds * n("GROUPS") * n("NF") * n("SF")
         name = self.unique(f"{stage.output.name}_weights")
-        stream = Stream(name, stage.weight_width, stage.weight_signed, n("PE") * n("SIMD"), beats, None)
+        stream = Stream(name, n("W_WIDTH"), bool(n("W_SIGNED")), n("PE") * n("SIMD"), beats, None)
         self.streams.append(stream)
         return stream
 

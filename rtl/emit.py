@@ -182,8 +182,12 @@ def remark(kernel: Kernel) -> str:
                 "shifters",
                 "minifloat multipliers",
                 "XNOR",
+                "multipliers of minifloats",
+                "multipliers (look-up tables) of minifloats",
             )
-            return f"{matrix} by {n('PE')}x{n('SIMD')} {kinds[n('KIND')]} in {_count(steps, 'step')}"
+            scaled = f", a scale for {_count(n('BLOCK') * n('HOLD'), 'weight')}" if n("BLOCK") else ""
+            by = f"{n('PE')}x{n('SIMD')} {kinds[n('KIND')]}{scaled}"
+            return f"{matrix} by {by} in {_count(steps, 'step')}"
         case "qfx_depthwise" | "qfx_pool":
             return f"{_count(n('K'), 'step')} per beat of {_count(n('P'), 'element')}"
         case "qfx_cast_stream":

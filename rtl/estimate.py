@@ -139,12 +139,27 @@ def dot(numbers: Mapping[str, int | str], pairs: int) -> Resources:
         case 4:
             leaves = math.ceil(pairs / 3)
             return Resources(lut=2 * leaves + 3 * (leaves - 1), ff=5 * leaves)
+    decoded = 0
+    if n("KIND") in (5, 6):
+        # A table for each bit of the integers.
+        w += (1 << n("W_EXP")) - 1 - n("W_EXP")
+        decoded = pairs * w
     product_bits = a + w
     sums = (2 * pairs - 1) * product_bits  # products and the tree behind them, each with its register
     lane = product(a, w)
-    if n("KIND") == 1:
+    if n("KIND") in (1, 6):
         lane = Resources(lut=booth(a, n("A_SIGNED"), w, n("W_SIGNED")))
-    return lane * pairs + Resources(lut=sums - pairs * product_bits, ff=sums)
+    return lane * pairs + Resources(lut=decoded + sums - pairs * product_bits, ff=sums)
+
+
+def scaled_dot(numbers: Mapping[str, int | str], pairs: int, block: int, scale: int) -> Resources:
+    """``qfx_dot_scaled``: a dot product for every ``block`` pairs, a shifter of ``scale`` bits, a tree."""
+    out = numbers["OUT_WIDTH"]
+    assert isinstance(out, int)
+    count = pairs // block
+    # A look-up table takes two bits of a shift.
+    shifters = Resources(lut=count * out * math.ceil(scale / 2), ff=count * out)
+    return dot(numbers, block) * count + shifters + Resources(lut=out, ff=out) * (count - 1)
 
 
 def of(kernel: Kernel) -> Resources:
@@ -172,7 +187,13 @@ def of(kernel: Kernel) -> Resources:
         case "qfx_matvec" | "qfx_matvec_stream":
             macs, acc = n("PE") * n("SIMD"), n("ACC_WIDTH")
             numbers = {**kernel.parameters, "OUT_WIDTH": acc}
-            cost = dot(numbers, n("SIMD")) * n("PE")
+            if n("BLOCK"):
+                cost = scaled_dot(numbers, n("SIMD"), n("BLOCK"), n("SCALE_WIDTH")) * n("PE")
+                words = n("GROUPS") * n("NF") * n("SF") // n("HOLD")
+                scales = n("PE") * n("SIMD") // n("BLOCK") * n("SCALE_WIDTH")
+                cost += memory(words, scales, rom=True)
+            else:
+                cost = dot(numbers, n("SIMD")) * n("PE")
             cost += Resources(lut=n("PE") * acc + 40, ff=2 * n("PE") * acc + 40)
             if kernel.module == "qfx_matvec":
                 style = str(kernel.parameters["ROM_STYLE"])

@@ -79,6 +79,13 @@ def dot_latency(kernel: Kernel, pairs: int) -> int:
     return 1 + clog2(pairs)
 
 
+def _matvec_latency(kernel: Kernel) -> int:
+    simd, block = kernel.number("SIMD"), kernel.number("BLOCK")
+    if not block:
+        return 2 + dot_latency(kernel, simd)
+    return 3 + dot_latency(kernel, block) + clog2(simd // block)
+
+
 def _downsize_steps(kernel: Kernel) -> np.ndarray:
     steps = np.full(kernel.number("IN") // kernel.number("OUT"), MAKE, dtype=np.uint8)
     steps[0] |= TAKE0
@@ -147,19 +154,20 @@ _MODULES = (
         "qfx_matvec",
         _words(
             "SIMD PE SF NF GROUPS A_WIDTH A_SIGNED W_WIDTH W_SIGNED ACC_WIDTH SHIFT HAS_BIAS "
-            "KIND DIGITS FINE PLACES ZERO A_EXP W_EXP WEIGHT_FILE BIAS_FILE RAM_STYLE ROM_STYLE"
+            "KIND DIGITS FINE PLACES ZERO A_EXP W_EXP BLOCK HOLD SCALE_WIDTH WEIGHT_FILE BIAS_FILE "
+            "SCALES_FILE RAM_STYLE ROM_STYLE"
         ),
-        latency=lambda k: 2 + dot_latency(k, k.number("SIMD")),
+        latency=_matvec_latency,
         steps=_matvec_steps,
     ),
     Module(
         "qfx_matvec_stream",
         _words(
             "SIMD PE SF NF GROUPS A_WIDTH A_SIGNED W_WIDTH W_SIGNED ACC_WIDTH SHIFT HAS_BIAS "
-            "KIND DIGITS FINE PLACES ZERO A_EXP W_EXP BIAS_FILE RAM_STYLE"
+            "KIND DIGITS FINE PLACES ZERO A_EXP W_EXP BLOCK HOLD SCALE_WIDTH BIAS_FILE SCALES_FILE RAM_STYLE"
         ),
         inputs=("s0_axis", "s1_axis"),
-        latency=lambda k: 2 + dot_latency(k, k.number("SIMD")),
+        latency=_matvec_latency,
         # As if weights were always there: a port outside the design brings them.
         steps=_matvec_steps,
     ),

@@ -441,13 +441,28 @@ class Lowering:
         self, node: Node, x: Value, weight: np.ndarray, bias: np.ndarray | None, window: Geometry | None
     ) -> Value:
         padded = window is not None and window.is_padded
-        x, how, shift, bias = self.arithmetic(node, x, weight, bias, padded)
+        x, how, shift, bias = self.arithmetic(node, x, weight, bias, padded, blocks=True)
         out = self.tensor_value(node, node.name)
         integers = weight >> (shift - how.shift) if how.element is None else None
-        numbers = (how.width, how.signed, shift)
-        return self.put(
-            MatVec(node.name, (x,), out, how.codes, bias, *numbers, window, how.parameters, integers)
-        )
+
+        def matrix(a: Arithmetic, otherwise: MatVec | None = None) -> MatVec:
+            return MatVec(
+                node.name,
+                (x,),
+                out,
+                a.codes,
+                bias,
+                a.width,
+                a.signed,
+                shift,
+                window,
+                a.parameters,
+                integers,
+                a.scales,
+                otherwise,
+            )
+
+        return self.put(matrix(how, matrix(how.otherwise) if how.otherwise else None))
 
     def depthwise(
         self, node: Node, x: Value, weight: np.ndarray, bias: np.ndarray | None, window: Geometry
@@ -461,7 +476,13 @@ class Lowering:
         )
 
     def arithmetic(
-        self, node: Node, x: Value, weight: np.ndarray, bias: np.ndarray | None, padded: bool
+        self,
+        node: Node,
+        x: Value,
+        weight: np.ndarray,
+        bias: np.ndarray | None,
+        padded: bool,
+        blocks: bool = False,
     ) -> tuple[Value, Arithmetic, int, np.ndarray | None]:
         """How ``weight`` ``(groups, outputs, inputs)`` multiplies: the stream in its codes, the arithmetic,
         the left shift of the sums, and the bias.
@@ -474,9 +495,9 @@ class Lowering:
         if node.name in self.adders:
             how = plain(weight >> zeros)
         else:
-            how = choose(
-                source, x.width, x.signed, weight >> zeros, o.weight_encoding, padded, self.multipliers, bits
-            )
+            encoding, left = o.weight_encoding, weight >> zeros
+            wish = (padded, self.multipliers, bits)
+            how = choose(source, x.width, x.signed, left, encoding, *wish, blocks=blocks)
         if how.offset is not None:
             bias = (how.offset << zeros) + (0 if bias is None else bias)
         bias = bias if bias is not None and any(int(b) for b in bias) else None

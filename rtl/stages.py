@@ -123,6 +123,10 @@ class MatVec(Stage):
             bits each, and the input's elements are in theirs.
         integers: the weights as integers, as ``weight`` would have them without codes, where the elements of
             the input are integers; otherwise ``None``.
+        scales: shifts that neighbouring weights share, ``int64`` ``(groups, outputs, columns // run)``, or
+            ``None``: a weight is its code's number shifted left by the scale of its ``run`` columns.
+        otherwise: the same matrix without scales, for folds in which that is cheaper; it takes the same
+            elements.
     """
 
     weight: np.ndarray
@@ -133,6 +137,14 @@ class MatVec(Stage):
     window: Geometry | None
     arithmetic: Mapping[str, int]
     integers: np.ndarray | None = None
+    scales: np.ndarray | None = None
+    otherwise: MatVec | None = None
+
+    @property
+    def run(self) -> int:
+        """Columns that share a scale."""
+        assert self.scales is not None
+        return self.columns // int(self.scales.shape[2])
 
     @property
     def groups(self) -> int:

@@ -22,6 +22,7 @@ module qfx_dot #(
     input  wire [N*W_WIDTH-1:0] w,
     output wire [OUT_WIDTH-1:0] y
 );
+    genvar i;
     generate
         if (KIND == 2) begin : khot
             qfx_dot_khot #(
@@ -39,6 +40,20 @@ module qfx_dot #(
             );
         end else if (KIND == 4) begin : xnor_count
             qfx_dot_xnor #(.N(N), .OUT_WIDTH(OUT_WIDTH)) dot (.clk(clk), .en(en), .a(a), .w(w), .y(y));
+        end else if (KIND == 5 || KIND == 6) begin : decoded
+            localparam INTEGER = W_WIDTH - W_EXP + (1 << W_EXP) - 1;
+            wire [N*INTEGER-1:0] integers;
+            for (i = 0; i < N; i = i + 1) begin : weight
+                qfx_decode_minifloat #(.EXP(W_EXP), .MAN(W_WIDTH - W_SIGNED - W_EXP), .SIGNED(W_SIGNED)) decode (
+                    .code(w[i*W_WIDTH +: W_WIDTH]), .y(integers[i*INTEGER +: INTEGER])
+                );
+            end
+            qfx_dot #(
+                .N(N), .A_WIDTH(A_WIDTH), .A_SIGNED(A_SIGNED), .W_WIDTH(INTEGER), .W_SIGNED(W_SIGNED), .KIND(KIND - 5),
+                .OUT_WIDTH(OUT_WIDTH)
+            ) dot (
+                .clk(clk), .en(en), .a(a), .w(integers), .y(y)
+            );
         end else begin : integers
             localparam WIDTH = A_WIDTH + W_WIDTH + $clog2(N);
             localparam SIGNED = (A_SIGNED != 0 || W_SIGNED != 0) ? 1 : 0;

@@ -1,6 +1,6 @@
-// Matrix times vector, folded: PE outputs by SIMD inputs per step (docs/kernels.md, qfx_matvec).
-// KIND 0: integers, 1: integers with multipliers of look-up tables, 2: weights of few digits, 3: minifloats, 4: one bit each.
-// Pipeline: operand registers, the dot product of SIMD pairs (qfx_dot), accumulator (= output register).
+// Matrix times vector, folded: PE outputs by SIMD inputs per step, weights from a memory (docs/kernels.md, qfx_matvec).
+// KIND 0: integers, 1: integers with multipliers of look-up tables, 2: weights of few digits, 3: minifloats, 4: one bit each,
+// 5 and 6: integers by weights in minifloat codes, as 0 and 1. BLOCK > 0: so many weights share a power of two.
 `default_nettype none
 module qfx_matvec #(
     parameter SIMD = 1,
@@ -22,9 +22,13 @@ module qfx_matvec #(
     parameter ZERO = 1,
     parameter A_EXP = 1,
     parameter W_EXP = 1,
+    parameter BLOCK = 0,
+    parameter HOLD = 1,
+    parameter SCALE_WIDTH = 1,
     parameter WEIGHT_FILE = "",
     parameter BIAS_FILE = "",
-    /* verilator lint_off UNUSEDPARAM */    // synthesis attributes
+    parameter SCALES_FILE = "",
+    /* verilator lint_off UNUSEDPARAM */    // synthesis attribute
     parameter RAM_STYLE = "auto",
     parameter ROM_STYLE = "auto"
     /* verilator lint_on UNUSEDPARAM */
@@ -35,7 +39,7 @@ module qfx_matvec #(
     input  wire                    s_axis_tvalid,
     output wire                    s_axis_tready,
     output wire [PE*ACC_WIDTH-1:0] m_axis_tdata,
-    output reg                     m_axis_tvalid,
+    output wire                    m_axis_tvalid,
     input  wire                    m_axis_tready
 );
     // A ROM in look-up tables is "distributed" to Vivado and "logic" to Yosys, which would stop: its LUT RAM holds no
@@ -43,156 +47,59 @@ module qfx_matvec #(
     /* verilator lint_off UNUSEDPARAM */
     /* verilator lint_off WIDTHEXPAND */    // names of different lengths
     localparam ROM_BLOCK = (ROM_STYLE == "distributed") ? "logic" : ROM_STYLE;
+    localparam IN_TABLES = (ROM_STYLE == "distributed") ? 1 : 0;
     /* verilator lint_on WIDTHEXPAND */
     /* verilator lint_on UNUSEDPARAM */
 
     localparam ROM_DEPTH = GROUPS * NF * SF;
     localparam ROM_WIDTH = PE * SIMD * W_WIDTH;
-    // Registers in front of the accumulator: operands, then those of qfx_dot.
-    localparam ROWS = $clog2((SIMD + 3) / 4);
-    localparam STAGES =
-        (KIND == 2) ? 2 + ((FINE > 1) ? 1 : 0) + ROWS + $clog2(DIGITS) :
-        (KIND == 3) ? 3 + ((A_WIDTH - A_SIGNED + W_WIDTH - W_SIGNED > 6) ? 1 : 0) + ROWS :
-        (KIND == 4) ? 2 + $clog2((SIMD + 2) / 3) : 2 + $clog2(SIMD);
-
-    localparam SF_WIDTH = (SF > 1) ? $clog2(SF) : 1;
-    localparam NF_WIDTH = (NF > 1) ? $clog2(NF) : 1;
     localparam ROM_ADDR = (ROM_DEPTH > 1) ? $clog2(ROM_DEPTH) : 1;
-    localparam SF_LAST = SF - 1;
-    localparam NF_LAST = NF - 1;
     localparam ROM_LAST = ROM_DEPTH - 1;
 
-    // ---- steps
-    reg [SF_WIDTH-1:0] sf;
-    reg [NF_WIDTH-1:0] nf;
-    reg [ROM_ADDR-1:0] address;
-
-    wire en = !m_axis_tvalid || m_axis_tready;
-    wire takes = nf == {NF_WIDTH{1'b0}};
-    wire fire = en && (!takes || s_axis_tvalid);
-    wire last_sf = sf == SF_LAST[SF_WIDTH-1:0];
-    assign s_axis_tready = en && takes;
-
-    always @(posedge clk) begin
-        if (rst) begin
-            sf <= {SF_WIDTH{1'b0}};
-            nf <= {NF_WIDTH{1'b0}};
-            address <= {ROM_ADDR{1'b0}};
-        end else if (fire) begin
-            sf <= last_sf ? {SF_WIDTH{1'b0}} : sf + 1'b1;
-            if (last_sf) nf <= (nf == NF_LAST[NF_WIDTH-1:0]) ? {NF_WIDTH{1'b0}} : nf + 1'b1;
-            address <= (address == ROM_LAST[ROM_ADDR-1:0]) ? {ROM_ADDR{1'b0}} : address + 1'b1;
-        end
-    end
-
-    // ---- control that travels with the data: stage s belongs to register s
-    reg [STAGES:1] valid;
-    reg [STAGES:1] first;
-    reg [STAGES:1] last;
-    always @(posedge clk) begin
-        if (rst) valid <= {STAGES{1'b0}};
-        else if (en) valid <= {valid[STAGES-1:1], fire};
-    end
-    always @(posedge clk) begin
-        if (en) begin
-            first <= {first[STAGES-1:1], sf == {SF_WIDTH{1'b0}}};
-            last <= {last[STAGES-1:1], last_sf};
-        end
-    end
-
-    // ---- operands
-    reg [SIMD*A_WIDTH-1:0] a;
     wire [ROM_WIDTH-1:0] w;
+    /* verilator lint_off UNUSEDSIGNAL */    // a single word is wires
+    wire en;
+    wire fire;
+    /* verilator lint_on UNUSEDSIGNAL */
     generate
-        if (NF == 1) begin : no_replay
-            always @(posedge clk) if (en) a <= s_axis_tdata;
-        end else if (SF == 1) begin : hold
-            always @(posedge clk) if (en && takes) a <= s_axis_tdata;
-        end else begin : replay
-            // One port, write first: a beat that is taken goes to the memory and through it. What is written while
-            // nothing valid is there is overwritten when the step fires.
-            (* ram_style = RAM_STYLE *) reg [SIMD*A_WIDTH-1:0] buffer [0:SF-1];
-            always @(posedge clk) begin
-                if (en) begin
-                    if (takes) begin
-                        buffer[sf] <= s_axis_tdata;
-                        a <= s_axis_tdata;
-                    end else begin
-                        a <= buffer[sf];
-                    end
-                end
-            end
-        end
-
         if (ROM_DEPTH == 1) begin : constant_weights
             reg [ROM_WIDTH-1:0] rom [0:0];
             initial if (WEIGHT_FILE != "") $readmemh(WEIGHT_FILE, rom);
             assign w = rom[0];
         end else begin : weights
-            (* rom_block = ROM_BLOCK *) (* rom_style = ROM_STYLE *) reg [ROM_WIDTH-1:0] rom [0:ROM_DEPTH-1];
-            initial if (WEIGHT_FILE != "") $readmemh(WEIGHT_FILE, rom);
+            reg [ROM_ADDR-1:0] address;
             reg [ROM_WIDTH-1:0] word;
-            always @(posedge clk) if (en) word <= rom[address];
+            always @(posedge clk) begin
+                if (rst) address <= {ROM_ADDR{1'b0}};
+                else if (fire) address <= (address == ROM_LAST[ROM_ADDR-1:0]) ? {ROM_ADDR{1'b0}} : address + 1'b1;
+            end
             assign w = word;
-        end
-    endgenerate
-
-    // ---- biases, read in step with the last register in front of the accumulator
-    wire [PE*ACC_WIDTH-1:0] bias;
-    generate
-        if (HAS_BIAS == 0) begin : no_bias
-            assign bias = {PE*ACC_WIDTH{1'b0}};
-        end else begin : biases
-            localparam DEPTH = GROUPS * NF;
-            localparam ADDR = (DEPTH > 1) ? $clog2(DEPTH) : 1;
-            localparam LAST = DEPTH - 1;
-            reg [PE*ACC_WIDTH-1:0] rom [0:DEPTH-1];
-            initial if (BIAS_FILE != "") $readmemh(BIAS_FILE, rom);
-            if (DEPTH == 1) begin : constant
-                assign bias = rom[0];
+            if (IN_TABLES != 0 && ROM_DEPTH > 32) begin : tables
+                wire [ROM_WIDTH-1:0] read;
+                (* keep_hierarchy = "no" *)
+                qfx_rom #(
+                    .DEPTH(ROM_DEPTH), .WIDTH(ROM_WIDTH), .ADDR(ROM_ADDR), .FILE(WEIGHT_FILE)
+                ) rom (
+                    .address(address), .q(read)
+                );
+                always @(posedge clk) if (en) word <= read;
             end else begin : memory
-                reg [ADDR-1:0] index;
-                reg [PE*ACC_WIDTH-1:0] word;
-                wire next = en && valid[STAGES-1] && first[STAGES-1];
-                always @(posedge clk) begin
-                    if (rst) index <= {ADDR{1'b0}};
-                    else if (next) index <= (index == LAST[ADDR-1:0]) ? {ADDR{1'b0}} : index + 1'b1;
-                end
-                always @(posedge clk) if (next) word <= rom[index];
-                assign bias = word;
+                (* rom_block = ROM_BLOCK *) (* rom_style = ROM_STYLE *) reg [ROM_WIDTH-1:0] rom [0:ROM_DEPTH-1];
+                initial if (WEIGHT_FILE != "") $readmemh(WEIGHT_FILE, rom);
+                always @(posedge clk) if (en) word <= rom[address];
             end
         end
     endgenerate
 
-    // ---- dot products, accumulator
-    genvar p;
-    generate
-        for (p = 0; p < PE; p = p + 1) begin : element
-            wire [ACC_WIDTH-1:0] sum;
-            wire [ACC_WIDTH-1:0] aligned;
-            reg [ACC_WIDTH-1:0] acc;
-
-            qfx_dot #(
-                .N(SIMD), .A_WIDTH(A_WIDTH), .A_SIGNED(A_SIGNED), .W_WIDTH(W_WIDTH), .W_SIGNED(W_SIGNED), .KIND(KIND),
-                .DIGITS(DIGITS), .FINE(FINE), .PLACES(PLACES), .ZERO(ZERO), .A_EXP(A_EXP), .W_EXP(W_EXP),
-                .OUT_WIDTH(ACC_WIDTH)
-            ) dot (
-                .clk(clk), .en(en), .a(a), .w(w[p*SIMD*W_WIDTH +: SIMD*W_WIDTH]), .y(sum)
-            );
-            qfx_extend #(
-                .IN_WIDTH(ACC_WIDTH), .SIGNED(0), .SHIFT(SHIFT), .OUT_WIDTH(ACC_WIDTH)
-            ) align (
-                .x(sum), .y(aligned)
-            );
-            always @(posedge clk)
-                if (en && valid[STAGES]) acc <= (first[STAGES] ? bias[p*ACC_WIDTH +: ACC_WIDTH] : acc) + aligned;
-            assign m_axis_tdata[p*ACC_WIDTH +: ACC_WIDTH] = acc;
-        end
-    endgenerate
-
-    always @(posedge clk) begin
-        if (rst) m_axis_tvalid <= 1'b0;
-        else if (en) m_axis_tvalid <= valid[STAGES] && last[STAGES];
-    end
+    qfx_matvec_core #(
+        .SIMD(SIMD), .PE(PE), .SF(SF), .NF(NF), .GROUPS(GROUPS), .A_WIDTH(A_WIDTH), .A_SIGNED(A_SIGNED), .W_WIDTH(W_WIDTH),
+        .W_SIGNED(W_SIGNED), .ACC_WIDTH(ACC_WIDTH), .SHIFT(SHIFT), .HAS_BIAS(HAS_BIAS), .KIND(KIND), .DIGITS(DIGITS),
+        .FINE(FINE), .PLACES(PLACES), .ZERO(ZERO), .A_EXP(A_EXP), .W_EXP(W_EXP), .BLOCK(BLOCK), .HOLD(HOLD),
+        .SCALE_WIDTH(SCALE_WIDTH), .BIAS_FILE(BIAS_FILE), .SCALES_FILE(SCALES_FILE), .RAM_STYLE(RAM_STYLE)
+    ) core (
+        .clk(clk), .rst(rst), .s_axis_tdata(s_axis_tdata), .s_axis_tvalid(s_axis_tvalid), .s_axis_tready(s_axis_tready),
+        .w_valid(1'b1), .w_ready(fire), .en(en), .w(w),
+        .m_axis_tdata(m_axis_tdata), .m_axis_tvalid(m_axis_tvalid), .m_axis_tready(m_axis_tready)
+    );
 endmodule
 `default_nettype wire

@@ -1,5 +1,5 @@
-// Matrix times vector, folded, with weights that come in a stream (docs/kernels.md, qfx_matvec_stream): qfx_matvec, but
-// every step takes a beat of weights from s1 instead of a word of a memory.
+// As qfx_matvec, with the weights of every step from a second stream: nothing of the matrix is kept on the chip but the
+// scales of blocks. A step takes a beat of weights, and one of elements when qfx_matvec would (docs/kernels.md).
 `default_nettype none
 module qfx_matvec_stream #(
     parameter SIMD = 1,
@@ -21,8 +21,12 @@ module qfx_matvec_stream #(
     parameter ZERO = 1,
     parameter A_EXP = 1,
     parameter W_EXP = 1,
+    parameter BLOCK = 0,
+    parameter HOLD = 1,
+    parameter SCALE_WIDTH = 1,
     parameter BIAS_FILE = "",
-    /* verilator lint_off UNUSEDPARAM */    // synthesis attributes
+    parameter SCALES_FILE = "",
+    /* verilator lint_off UNUSEDPARAM */    // synthesis attribute
     parameter RAM_STYLE = "auto"
     /* verilator lint_on UNUSEDPARAM */
 ) (
@@ -35,140 +39,22 @@ module qfx_matvec_stream #(
     input  wire                       s1_axis_tvalid,
     output wire                       s1_axis_tready,
     output wire [PE*ACC_WIDTH-1:0]    m_axis_tdata,
-    output reg                        m_axis_tvalid,
+    output wire                       m_axis_tvalid,
     input  wire                       m_axis_tready
 );
-    localparam BEAT_WIDTH = PE * SIMD * W_WIDTH;
-    // Registers in front of the accumulator: operands, then those of qfx_dot.
-    localparam ROWS = $clog2((SIMD + 3) / 4);
-    localparam STAGES =
-        (KIND == 2) ? 2 + ((FINE > 1) ? 1 : 0) + ROWS + $clog2(DIGITS) :
-        (KIND == 3) ? 3 + ((A_WIDTH - A_SIGNED + W_WIDTH - W_SIGNED > 6) ? 1 : 0) + ROWS :
-        (KIND == 4) ? 2 + $clog2((SIMD + 2) / 3) : 2 + $clog2(SIMD);
-
-    localparam SF_WIDTH = (SF > 1) ? $clog2(SF) : 1;
-    localparam NF_WIDTH = (NF > 1) ? $clog2(NF) : 1;
-    localparam SF_LAST = SF - 1;
-    localparam NF_LAST = NF - 1;
-
-    // ---- steps
-    reg [SF_WIDTH-1:0] sf;
-    reg [NF_WIDTH-1:0] nf;
-
-    wire en = !m_axis_tvalid || m_axis_tready;
-    wire takes = nf == {NF_WIDTH{1'b0}};
-    wire fire = en && (!takes || s0_axis_tvalid) && s1_axis_tvalid;
-    wire last_sf = sf == SF_LAST[SF_WIDTH-1:0];
-    assign s0_axis_tready = en && takes && s1_axis_tvalid;
-    assign s1_axis_tready = en && (!takes || s0_axis_tvalid);
-
-    always @(posedge clk) begin
-        if (rst) begin
-            sf <= {SF_WIDTH{1'b0}};
-            nf <= {NF_WIDTH{1'b0}};
-        end else if (fire) begin
-            sf <= last_sf ? {SF_WIDTH{1'b0}} : sf + 1'b1;
-            if (last_sf) nf <= (nf == NF_LAST[NF_WIDTH-1:0]) ? {NF_WIDTH{1'b0}} : nf + 1'b1;
-        end
-    end
-
-    // ---- control that travels with the data: stage s belongs to register s
-    reg [STAGES:1] valid;
-    reg [STAGES:1] first;
-    reg [STAGES:1] last;
-    always @(posedge clk) begin
-        if (rst) valid <= {STAGES{1'b0}};
-        else if (en) valid <= {valid[STAGES-1:1], fire};
-    end
-    always @(posedge clk) begin
-        if (en) begin
-            first <= {first[STAGES-1:1], sf == {SF_WIDTH{1'b0}}};
-            last <= {last[STAGES-1:1], last_sf};
-        end
-    end
-
-    // ---- operands
-    reg [SIMD*A_WIDTH-1:0] a;
-    reg [BEAT_WIDTH-1:0] w;
+    wire en;
+    reg [PE*SIMD*W_WIDTH-1:0] w;
     always @(posedge clk) if (en) w <= s1_axis_tdata;
-    generate
-        if (NF == 1) begin : no_replay
-            always @(posedge clk) if (en) a <= s0_axis_tdata;
-        end else if (SF == 1) begin : hold
-            always @(posedge clk) if (en && takes) a <= s0_axis_tdata;
-        end else begin : replay
-            // One port, write first: a beat that is taken goes to the memory and through it. What is written while
-            // nothing valid is there is overwritten when the step fires.
-            (* ram_style = RAM_STYLE *) reg [SIMD*A_WIDTH-1:0] buffer [0:SF-1];
-            always @(posedge clk) begin
-                if (en) begin
-                    if (takes) begin
-                        buffer[sf] <= s0_axis_tdata;
-                        a <= s0_axis_tdata;
-                    end else begin
-                        a <= buffer[sf];
-                    end
-                end
-            end
-        end
-    endgenerate
 
-    // ---- biases, read in step with the last register in front of the accumulator
-    wire [PE*ACC_WIDTH-1:0] bias;
-    generate
-        if (HAS_BIAS == 0) begin : no_bias
-            assign bias = {PE*ACC_WIDTH{1'b0}};
-        end else begin : biases
-            localparam DEPTH = GROUPS * NF;
-            localparam ADDR = (DEPTH > 1) ? $clog2(DEPTH) : 1;
-            localparam LAST = DEPTH - 1;
-            reg [PE*ACC_WIDTH-1:0] rom [0:DEPTH-1];
-            initial if (BIAS_FILE != "") $readmemh(BIAS_FILE, rom);
-            if (DEPTH == 1) begin : constant
-                assign bias = rom[0];
-            end else begin : memory
-                reg [ADDR-1:0] index;
-                reg [PE*ACC_WIDTH-1:0] word;
-                wire next = en && valid[STAGES-1] && first[STAGES-1];
-                always @(posedge clk) begin
-                    if (rst) index <= {ADDR{1'b0}};
-                    else if (next) index <= (index == LAST[ADDR-1:0]) ? {ADDR{1'b0}} : index + 1'b1;
-                end
-                always @(posedge clk) if (next) word <= rom[index];
-                assign bias = word;
-            end
-        end
-    endgenerate
-
-    // ---- dot products, accumulator
-    genvar p;
-    generate
-        for (p = 0; p < PE; p = p + 1) begin : element
-            wire [ACC_WIDTH-1:0] sum;
-            wire [ACC_WIDTH-1:0] aligned;
-            reg [ACC_WIDTH-1:0] acc;
-
-            qfx_dot #(
-                .N(SIMD), .A_WIDTH(A_WIDTH), .A_SIGNED(A_SIGNED), .W_WIDTH(W_WIDTH), .W_SIGNED(W_SIGNED), .KIND(KIND),
-                .DIGITS(DIGITS), .FINE(FINE), .PLACES(PLACES), .ZERO(ZERO), .A_EXP(A_EXP), .W_EXP(W_EXP),
-                .OUT_WIDTH(ACC_WIDTH)
-            ) dot (
-                .clk(clk), .en(en), .a(a), .w(w[p*SIMD*W_WIDTH +: SIMD*W_WIDTH]), .y(sum)
-            );
-            qfx_extend #(
-                .IN_WIDTH(ACC_WIDTH), .SIGNED(0), .SHIFT(SHIFT), .OUT_WIDTH(ACC_WIDTH)
-            ) align (
-                .x(sum), .y(aligned)
-            );
-            always @(posedge clk)
-                if (en && valid[STAGES]) acc <= (first[STAGES] ? bias[p*ACC_WIDTH +: ACC_WIDTH] : acc) + aligned;
-            assign m_axis_tdata[p*ACC_WIDTH +: ACC_WIDTH] = acc;
-        end
-    endgenerate
-
-    always @(posedge clk) begin
-        if (rst) m_axis_tvalid <= 1'b0;
-        else if (en) m_axis_tvalid <= valid[STAGES] && last[STAGES];
-    end
+    qfx_matvec_core #(
+        .SIMD(SIMD), .PE(PE), .SF(SF), .NF(NF), .GROUPS(GROUPS), .A_WIDTH(A_WIDTH), .A_SIGNED(A_SIGNED), .W_WIDTH(W_WIDTH),
+        .W_SIGNED(W_SIGNED), .ACC_WIDTH(ACC_WIDTH), .SHIFT(SHIFT), .HAS_BIAS(HAS_BIAS), .KIND(KIND), .DIGITS(DIGITS),
+        .FINE(FINE), .PLACES(PLACES), .ZERO(ZERO), .A_EXP(A_EXP), .W_EXP(W_EXP), .BLOCK(BLOCK), .HOLD(HOLD),
+        .SCALE_WIDTH(SCALE_WIDTH), .BIAS_FILE(BIAS_FILE), .SCALES_FILE(SCALES_FILE), .RAM_STYLE(RAM_STYLE)
+    ) core (
+        .clk(clk), .rst(rst), .s_axis_tdata(s0_axis_tdata), .s_axis_tvalid(s0_axis_tvalid),
+        .s_axis_tready(s0_axis_tready), .w_valid(s1_axis_tvalid), .w_ready(s1_axis_tready), .en(en), .w(w),
+        .m_axis_tdata(m_axis_tdata), .m_axis_tvalid(m_axis_tvalid), .m_axis_tready(m_axis_tready)
+    );
 endmodule
 `default_nettype wire

@@ -12,12 +12,23 @@ from rtl_networks import W4, Net, inputs
 
 import qfx.rtl
 import qfx.sim
-from qfx import FixedPoint, QfxError
-from qfx.formats import Binary, Format, KHot, Minifloat
+from qfx import MXFP4, MXFP8, MXINT8, BlockFloatingPoint, FixedPoint, QfxError
+from qfx.formats import Binary, Block, Format, KHot, Minifloat
 from qfx.formats.base import Format as AnyFormat
 from qfx.graph import Graph, ops
 from qfx.graph.tensor import full_range, integers
-from qfx.rtl.arithmetic import DIGITS, FLOAT, INTEGER, LUT_INTEGER, XNOR, FloatCode, choose
+from qfx.rtl.arithmetic import (
+    DECODED,
+    DIGITS,
+    FLOAT,
+    INTEGER,
+    LUT_DECODED,
+    LUT_INTEGER,
+    XNOR,
+    FloatCode,
+    block_scales,
+    choose,
+)
 from qfx.sim import Stalls
 
 
@@ -72,7 +83,55 @@ def floats() -> Graph:
     return n.build(linear(n, n.add(ops.Add(), y, z), 3, e4m3, 19, "mixed"))
 
 
-NETWORKS: dict[str, Callable[[], Graph]] = {f.__name__: f for f in (shifted, signs, floats)}
+def block_weights(
+    n: Net, out: int, inputs: int, fmt: Block, kernel: tuple[int, ...] = ()
+) -> tuple[np.ndarray, FixedPoint]:
+    """Random numbers cast to a block format, with largest numbers that differ from block to block."""
+    size = fmt.size or inputs
+    spread = n.rng.integers(-4, 1, (out, -(-inputs // size), *(1 for _ in kernel)))
+    drawn = n.rng.normal(size=(out, inputs, *kernel)) * 2.0 ** np.repeat(spread, size, axis=1)[:, :inputs]
+    numbers, points = fmt.integers_and_points(drawn)
+    frac = max(points)
+    up = (frac - np.array(points)).reshape(-1, *(1 for _ in drawn.shape[1:]))
+    codes = numbers << up
+    return codes, FixedPoint(int(abs(codes).max()).bit_length() + 1, frac)
+
+
+def block_linear(n: Net, x: str, out: int, fmt: Block, path: str) -> str:
+    codes, held = block_weights(n, out, n.channels(x), fmt)
+    return n.add(ops.Linear(codes, held, None, None, weight_encoding=fmt), x, path=path)
+
+
+def block_conv(n: Net, x: str, out: int, fmt: Block, path: str, padding: int = 0, groups: int = 1) -> str:
+    codes, held = block_weights(n, out, n.channels(x) // groups, fmt, (3, 3))
+    pads = ((padding, padding),) * 2
+    op = ops.Conv(codes, held, None, None, (1, 1), pads, (1, 1), groups, weight_encoding=fmt)
+    return n.add(op, x, path=path)
+
+
+def blocks() -> Graph:
+    """Minifloat and fixed-point elements; blocks shorter and longer than what a step takes, and cut short at
+    the end; weights of a flattened image, whose blocks the order of the stream tears apart; activations with
+    a sign and without, and in blocks."""
+    n = Net((12, 5, 5), FixedPoint(6, 3), 24)
+    x = n.cast(n.relu(block_conv(n, n.x, 8, Block(Minifloat(2, 1), 4), "quarters", 1)), 6, 0, False)
+    x = n.cast(block_conv(n, x, 8, BlockFloatingPoint(3, 4), "groups", groups=2), 6, 0)
+    x = n.cast(n.relu(block_conv(n, x, 16, MXFP4(), "window")), 7, 0, False)
+    x = n.cast(block_linear(n, n.reshape(x, 16), 40, MXINT8(), "whole"), 8, 0)
+    x = n.format(block_linear(n, x, 12, Block(Minifloat(3, 2), 16), "short"), MXFP4())
+    x = n.cast(n.relu(block_linear(n, x, 8, MXFP8(), "wide")), 8, 0, False)
+    return n.build(block_linear(n, x, 3, MXFP8("e5m2"), "last"))
+
+
+def flattened() -> Graph:
+    n = Net((4, 3, 3), FixedPoint(6, 3), 25)
+    x = n.cast(n.relu(block_conv(n, n.x, 4, MXFP4(), "conv", 1)), 6, 0, False)
+    return n.build(block_linear(n, n.reshape(x, 36), 5, MXFP4(), "torn"))
+
+
+NETWORKS: dict[str, Callable[[], Graph]] = {
+    f.__name__: f for f in (shifted, signs, floats, blocks, flattened)
+}
 
 
 def kinds(design: qfx.rtl.Design) -> dict[str, int]:
@@ -85,7 +144,8 @@ def kinds(design: qfx.rtl.Design) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(
-    ("name", "multipliers"), [("shifted", "shift"), ("signs", "auto"), ("floats", "auto")]
+    ("name", "multipliers"),
+    [("shifted", "shift"), ("signs", "auto"), ("floats", "auto"), ("blocks", "lut"), ("flattened", "auto")],
 )
 def test_bits_and_cycles(name: str, multipliers: str, tmp_path: Path) -> None:
     graph = NETWORKS[name]()
@@ -128,6 +188,113 @@ def test_what_is_chosen() -> None:
     assert len({kernel.inputs for kernel in codes}) == len(codes)
     (wide,) = [k for k in narrow.kernels if k.module == "qfx_matvec" and narrow.graph[k.node].path == "wide"]
     assert wide.number("A_WIDTH") == 8
+
+
+def matrix(design: qfx.rtl.Design, path: str) -> qfx.rtl.Kernel:
+    """The matrix of a layer."""
+    (found,) = [
+        k for k in design.kernels if k.module.startswith("qfx_matvec") and design.graph[k.node].path == path
+    ]
+    return found
+
+
+def vector() -> Graph:
+    n = Net((64,), FixedPoint(8, 3), 26)
+    return n.build(block_linear(n, n.x, 8, MXFP4(), "fc"))
+
+
+def test_blocks_are_codes_and_scales() -> None:
+    """MXFP4: four bits of a weight and, for 32 of them, the bits of a shift."""
+    graph = vector()
+    weight = graph["n1_fc"].op.weight.astype(np.int64)
+    for pe, simd, block, hold in ((2, 16, 16, 2), (1, 32, 32, 1), (2, 64, 32, 1), (8, 4, 4, 8)):
+        kernel = matrix(qfx.rtl.plan(graph, fold={"fc": {"pe": pe, "simd": simd}}, multipliers="lut"), "fc")
+        n = kernel.number
+        assert (n("KIND"), n("W_WIDTH"), n("BLOCK"), n("HOLD")) == (LUT_DECODED, 4, block, hold)
+        codes, scales = kernel.memories["WEIGHT_FILE"], kernel.memories["SCALES_FILE"]
+        assert codes.depth * codes.bits == 4 * weight.size
+        assert scales.depth * scales.bits == n("SCALE_WIDTH") * weight.size // 32
+        # The numbers again, from the words alone.
+        fmt = Minifloat(2, 1)
+        assert codes.words is not None and scales.words is not None
+        for step, word in enumerate(codes.words):
+            tile, first = divmod(step, 64 // simd)
+            of_step = scales.words[step // hold]
+            for lane in range(pe * simd):
+                element = fmt.decode(np.array([word >> 4 * lane & 15]))[0] * 2**fmt.frac
+                at = lane // block if hold == 1 else lane // simd
+                scale = of_step >> n("SCALE_WIDTH") * at & ((1 << n("SCALE_WIDTH")) - 1)
+                found = int(element) << scale << n("SHIFT")
+                assert found == weight[tile * pe + lane // simd, first * simd + lane % simd]
+
+
+def test_integers_where_blocks_are_torn() -> None:
+    """The order in which a flattened image comes puts weights of different blocks next to each other: a
+    shifter for each weight costs more than the bits that it saves."""
+    for simd in (1, 4, 36):
+        design = qfx.rtl.plan(flattened(), fold={"torn": {"pe": 5, "simd": simd}}, multipliers="lut")
+        torn = matrix(design, "torn")
+        assert (torn.number("KIND"), torn.number("BLOCK")) == (LUT_INTEGER, 0)
+        assert "SCALES_FILE" not in torn.memories
+        assert matrix(design, "conv").number("BLOCK") == 4
+
+
+@pytest.mark.parametrize(
+    ("simd", "place"),
+    [(1, "lut"), (6, "lut"), (32, "lut"), (4, "stream"), pytest.param(64, "stream", marks=pytest.mark.slow)],
+)
+def test_foldings_of_blocks(simd: int, place: str, tmp_path: Path) -> None:
+    n = Net((192,), FixedPoint(8, 3), 27)
+    graph = n.build(block_linear(n, n.x, 6, MXFP4(), "fc"))
+    design = qfx.rtl.generate(
+        graph,
+        tmp_path / "rtl",
+        fold={"fc": {"pe": 2, "simd": simd}},
+        weights={"fc": place},
+        multipliers="lut",
+    )
+    x = inputs(graph, 5)
+    result = qfx.sim.run(design, x, stalls=Stalls(0.2, 0.3, 4, weights=0.2, seed=7))
+    np.testing.assert_array_equal(result.codes, graph.run_codes(x))
+    if place == "stream":
+        assert matrix(design, "fc").number("W_WIDTH") == 4
+    assert qfx.rtl.load(tmp_path / "rtl").summary() == design.summary()
+
+
+def test_kinds_of_blocks() -> None:
+    lut = kinds(qfx.rtl.plan(blocks(), multipliers="lut"))
+    assert lut["quarters"] == lut["window"] == LUT_DECODED and lut["whole"] == LUT_INTEGER
+    auto = kinds(qfx.rtl.plan(blocks()))
+    assert auto["whole"] == INTEGER  # eight bits by seven: worth a DSP block
+    assert auto["window"] in (DECODED, LUT_DECODED, FLOAT)
+    assert qfx.rtl.plan(blocks(), multipliers="lut").estimate["dsp"] == 0
+
+
+@pytest.mark.parametrize("fmt", [MXFP4(), MXINT8(), Block(Minifloat(3, 2), 8), BlockFloatingPoint(4, 16)])
+def test_scales_are_found_again(fmt: Block) -> None:
+    """From the integers: the format's blocks or longer runs, and the smallest largest scale."""
+    n = Net((1,), FixedPoint(8, 3), 28)
+    codes, _ = block_weights(n, 6, 64, fmt)
+    weight = integers(codes).reshape(1, 6, 64)
+    low, high = -fmt.element.integer_min, fmt.element.integer_max
+    found = block_scales(weight, low, high)
+    assert found is not None
+    run, scales = found
+    assert run % (fmt.size or 64) == 0 or run >= 64
+    elements = weight >> integers(np.repeat(scales, run, axis=2))
+    np.testing.assert_array_equal(elements << integers(np.repeat(scales, run, axis=2)), weight)
+    assert -low <= elements.min() and elements.max() <= high
+    top = int(scales.max())
+    assert top == 0 or any(
+        int(abs(tile).max()) >> top - 1 > min(low, high) for tile in weight.reshape(-1, run)
+    )
+
+
+def test_scales_of_what_fits_nowhere() -> None:
+    assert block_scales(integers([[[1, 5]]]), 3, 3) is None
+    assert block_scales(integers([[[1, 1 << 61]]]), 3, 3) is None
+    run, scales = block_scales(integers([[[4, 8, 0, 0, 1, 2]]]), 2, 2) or (0, np.zeros(1))
+    assert (run, scales.tolist()) == (3, [[[2, 0]]])
 
 
 def test_without_dsp_blocks() -> None:

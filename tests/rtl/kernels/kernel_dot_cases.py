@@ -89,14 +89,34 @@ def xnor() -> Arithmetic:
     return Arithmetic(parameters, lambda n: 1 + clog2(-(-n // 3)), bits, bits, lambda x, y: int(x == y))
 
 
+def decoded(a: tuple[int, bool], w: tuple[int, int, bool], tables: bool) -> Arithmetic:
+    """Integers by minifloat codes."""
+    parameters = {
+        "A_WIDTH": a[0], "A_SIGNED": int(a[1]), "W_WIDTH": sum(w), "W_SIGNED": int(w[2]),
+        "KIND": 6 if tables else 5, "W_EXP": w[0],
+    }  # fmt: skip
+    return Arithmetic(parameters, lambda n: 1 + clog2(n), integers(*a), floats(*w))
+
+
 def matvec(
     simd: int, pe: int, sf: int, nf: int, groups: int, how: Arithmetic, shift: int = 0, bias: bool = True,
-    spare: int = 2,
+    spare: int = 2, block: int = 0, hold: int = 1, scale: int = 1,
 ) -> Case:  # fmt: skip
-    """`spare`: bits of the accumulator beyond what the largest sum needs; less than 0 makes sums wrap."""
+    """`spare`: bits of the accumulator beyond what the largest sum needs; less than 0 makes sums wrap.
+    `block`: so many weights of a step share a scale of `scale` bits, which stands for `hold` steps."""
     rng = np.random.default_rng([simd, pe, sf, nf, groups, *how.parameters.values()])
     codes = rng.choice(list(how.w), (groups, nf * pe, sf * simd)).astype(object)
-    acc = max(1, (how.reach * sf * simd << shift).bit_length() + spare)
+    top = (1 << scale) - 1 if block else 0
+    acc = max(1, (how.reach * sf * simd << shift + top).bit_length() + spare)
+    # (group, fold, word, output, block of the step): powers of two
+    scales = rng.integers(0, top + 1, (groups, nf, sf // hold, pe, simd // (block or simd))).astype(object)
+    powers = np.ones_like(codes)
+    for g, output, column in np.ndindex(codes.shape):
+        step, lane = divmod(column, simd)
+        if block:
+            powers[g, output, column] = 1 << int(
+                scales[g, output // pe, step // hold, output % pe, lane // block]
+            )
     offsets = np.zeros((groups, nf * pe), object)
     if bias:
         offsets += rng.integers(0, 1 << min(acc, 60), offsets.shape).astype(object)
@@ -110,8 +130,11 @@ def matvec(
             for g in range(groups):
                 y = np.array(
                     [
-                        sum(how.multiply(how.a[c], how.w[w]) for c, w in zip(pixel[g], row, strict=True))
-                        for row in codes[g]
+                        sum(
+                            how.multiply(how.a[c], how.w[w]) * power
+                            for c, w, power in zip(pixel[g], row, by, strict=True)
+                        )
+                        for row, by in zip(codes[g], powers[g], strict=True)
                     ],
                     dtype=object,
                 )
@@ -127,10 +150,14 @@ def matvec(
         "SIMD": simd, "PE": pe, "SF": sf, "NF": nf, "GROUPS": groups, **how.parameters, "ACC_WIDTH": acc,
         "SHIFT": shift, "HAS_BIAS": int(bias),
     }  # fmt: skip
+    if block:
+        parameters |= {"BLOCK": block, "HOLD": hold, "SCALE_WIDTH": scale}
+        lanes = pe * simd // block
+        files["SCALES_FILE"] = (lanes * scale, pack_beats(scales, lanes, scale))
     sequence = takes_and_makes(
         (f == 0, s == sf - 1) for _ in range(groups) for f in range(nf) for s in range(sf)
     )
-    latency = 2 + how.registers(simd)
+    latency = 2 + (how.registers(block) + 1 + clog2(simd // block) if block else how.registers(simd))
     return _case(
         "qfx_matvec", parameters, [simd * how.parameters["A_WIDTH"]], pe * acc,
         lambda: StepModel(latency, sequence), frame, rounds * groups * sf * nf, files=files,
@@ -167,6 +194,20 @@ def matvec_cases() -> list[Case]:
         matvec(1, 1, 3, 1, 1, xnor()),
         matvec(8, 2, 2, 2, 1, xnor(), shift=1),
         matvec(27, 1, 2, 2, 1, xnor(), bias=False),
+        # integers by minifloat codes
+        matvec(3, 2, 2, 2, 1, decoded(u8, (2, 1, True), tables=True)),
+        matvec(2, 1, 3, 1, 1, decoded((5, True), (3, 2, True), tables=False), shift=1),
+        matvec(1, 1, 2, 2, 1, decoded(s4, (2, 0, False), tables=True), bias=False),
+        # scales: one for several steps, for a step, for parts of a step, a single word; sums that wrap
+        matvec(4, 2, 4, 3, 1, decoded(u8, (2, 1, True), tables=True), block=4, hold=2, scale=2),
+        matvec(8, 1, 3, 2, 1, decoded(s8, (2, 1, True), tables=False), block=8, scale=3, bias=False),
+        matvec(6, 2, 2, 2, 2, booth(s4, s8), block=2, scale=2),
+        matvec(1, 1, 12, 2, 1, booth(u4, s4), block=1, hold=3, scale=4),
+        matvec(4, 3, 1, 1, 1, booth(u4, s4), block=2, scale=1, shift=2),
+        matvec(8, 1, 2, 2, 1, minifloat((1, 7, False), (4, 3, True)), block=4, scale=3),
+        matvec(2, 1, 6, 1, 1, minifloat((2, 1, True), (2, 1, True)), block=2, hold=6, scale=5, spare=-4),
+        matvec(6, 1, 2, 1, 1, khot(s4, 2, 2, 3), block=3, scale=2),
+        matvec(4, 1, 2, 2, 1, xnor(), block=4, scale=2),
     ]
 
 
