@@ -74,7 +74,7 @@ class Images:
     calibration: torch.Tensor
     evaluation: torch.Tensor
     labels: torch.Tensor
-    middle: slice = slice(None)
+    middle: slice
 
 
 def package_file(package: str, path: str) -> Path:
@@ -120,12 +120,15 @@ def load_images(data: str | None, count: int, develop: bool) -> Images:
     calibration = crops(CALIBRATION, 0)[:count]
     if develop:
         others = torch.stack(crops(DEVELOPMENT, 5))
-        return Images(torch.stack(calibration), others, torch.full((len(others),), -1))
+        return Images(torch.stack(calibration), others, torch.full((len(others),), -1), slice(None))
     if data is not None:
         folder = ImageFolder(data)
         pairs = list(batches(folder, 1, 512, shuffle=0))
         return Images(
-            torch.stack(calibration), torch.cat([x for x, _ in pairs]), torch.cat([y for _, y in pairs])
+            torch.stack(calibration),
+            torch.cat([x for x, _ in pairs]),
+            torch.cat([y for _, y in pairs]),
+            slice(None),
         )
     labelled = sorted(package_file("foolbox", "data").glob("imagenet_*.jpg"))
     evaluation = [x for path in labelled for x in ten_crops(path)]
