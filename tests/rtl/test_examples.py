@@ -52,6 +52,7 @@ def test_torch_interpreter_and_verilog_agree(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("io", ["parallel", "stream"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_hls_agrees(name: str, io: str, tmp_path: Path) -> None:
