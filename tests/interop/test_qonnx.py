@@ -51,14 +51,7 @@ def test_brevitas_to_graph_to_qonnx_and_back(name: str, tmp_path: Path) -> None:
 
 #: torch's exporter takes seconds; what differs between these networks is mostly in the first two. brevitas
 #: itself cannot export the minifloats of the last one.
-EXPORTED = [
-    *("cnn", "residual"),
-    *(
-        pytest.param(n, marks=pytest.mark.slow)
-        for n in NETWORKS
-        if n not in ("cnn", "residual", "minifloats")
-    ),
-]
+EXPORTED = [name for name in NETWORKS if name != "minifloats"]
 
 
 @pytest.mark.parametrize("name", EXPORTED)

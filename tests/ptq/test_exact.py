@@ -32,14 +32,8 @@ METHODS: dict[str, tuple[Any, ...]] = {
 }
 
 
-#: One fixed-point format and one with gaps are enough for every day.
-DAILY = ("integer", "E2M1")
-
-
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize(
-    "weight", [f if f in DAILY else pytest.param(f, marks=pytest.mark.slow) for f in FORMATS]
-)
+@pytest.mark.parametrize("weight", FORMATS)
 def test_the_graph_equals_torch(method: str, weight: str) -> None:
     cases = [("residual", True, False), ("mlp", False, True), ("mlp", True, False)]
     for number, (name, per_channel, kept) in enumerate(cases if weight == "integer" else cases[:2]):
