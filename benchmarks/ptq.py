@@ -168,13 +168,13 @@ def positive_formats(family: str, width: int) -> dict[str, dict[str, Any]]:
 
 #: Chosen with ``--develop``.
 RULE = ptq.Calibration("mse", "max")
-SMOOTH = ptq.ActivationEqualization(alpha=1.0)
 RANGES = ptq.RangeSearch(samples=8)
 OURS: dict[str, tuple[Any, ...]] = {
-    "best": (SMOOTH, "format_search", RANGES, "gptq"),
+    "best": ("equalization", "format_search", RANGES, "gptq"),
     "calibration": (RULE,),
-    "best_learned": (SMOOTH, "format_search", RANGES, ptq.LearnedRounding(steps=0)),
-    "best_unsearched": (SMOOTH, RANGES, "gptq"),
+    "best_learned": ("equalization", "format_search", RANGES, ptq.LearnedRounding(steps=0)),
+    "best_activations": (ptq.ActivationEqualization(alpha=1.0), "format_search", RANGES, "gptq"),
+    "best_unsearched": ("equalization", RANGES, "gptq"),
     "learned_rounding": (RULE, ptq.LearnedRounding(steps=100)),
     "gptq": (RULE, "gptq"),
     "bias_correction": (RULE, "bias_correction"),

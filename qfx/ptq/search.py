@@ -71,9 +71,9 @@ def search_formats(
     """A copy in which every weight and activation has the split and the binary points of the smallest error.
 
     Layer by layer: for a weight, the error of the layer's result after rounding to the nearest, summed over
-    all channels for a split, per channel for a binary point. For an activation, the squared difference from
-    what the float network has there. Frozen binary points stay, and so do formats of other families than
-    minifloats.
+    all channels for a split, per channel for a binary point. For an activation, the squared error of the
+    cast of what the float network has there. Frozen binary points stay, and so do formats of other families
+    than minifloats.
 
     Args:
         q: a calibrated prepared model.
@@ -153,21 +153,22 @@ def _weight(visit: Visit, options: FormatSearch) -> None:
 def _activation(q: QuantizedModel, visit: Visit, options: FormatSearch) -> None:
     old = visit.module
     assert isinstance(old, Quantizer)
-    x = torch.cat([operands[0].reshape(-1) for operands in visit.operands])
-    y = torch.cat([operands[0].reshape(-1) for operands in visit.float_operands])
+    # Not the quantized network's numbers: where weights have few bits these are further from the float ones
+    # than any cast could bring them, and what clips most would look best because it shrinks them.
+    x = torch.cat([operands[0].reshape(-1) for operands in visit.float_operands])
     # The extremes stay in: a random sample would miss them, and clipping nothing would not be tried.
     extremes = torch.stack([x.amin(), x.amax()]).double().cpu()
     if len(x) > _SAMPLES:
         picked = torch.randint(len(x), (_SAMPLES,), generator=torch.Generator().manual_seed(0)).to(x.device)
-        x, y = x[picked], y[picked]
-    x, y = x.double().cpu(), y.double().cpu()
+        x = x[picked]
+    x = x.double().cpu()
     best: tuple[float, Format, int] | None = None
     for fmt in splits_of(old.fmt, options.splits):
         start = covering_frac(fmt, torch.cat([x, extremes]))
         if start is None:
             return
         for frac in range(start - 1, start + options.clip + 1):
-            error = float((cast(x.clone(), 2.0**frac, fmt) - y).square().sum())
+            error = float((cast(x.clone(), 2.0**frac, fmt) - x).square().sum())
             if best is None or error < best[0]:
                 best = (error, fmt, frac)
     assert best is not None

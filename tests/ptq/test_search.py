@@ -65,6 +65,20 @@ def test_weights_against_trying_everything() -> None:
     assert fmt.exponent_bits == min(totals, key=lambda e: totals[e])
 
 
+def test_activations_are_placed_for_the_float_network() -> None:
+    """However wrong the weights are, what is searched is the cast of what they should have computed."""
+    model, batches, x = network("residual")
+    found = []
+    for width in (2, 12):
+        config = qfx.Config(weight=qfx.FixedPoint(width), activation=qfx.FixedPoint(4))
+        q = qfx.calibrate(qfx.prepare(model, x[:1], config), batches)
+        result = ptq.search_formats(q, batches, ptq.FormatSearch(weight=False), progress=False)
+        quantizers = qfx.quantizers(result)
+        found.append({n: m.frac for n, m in quantizers.items() if "weight" not in n and "bias" not in n})
+    assert len(found[0]) > 3
+    assert found[0] == found[1]
+
+
 def test_positions_kept_close() -> None:
     model, batches, x = network("residual")
     config = qfx.Config(weight=qfx.Minifloat(2, 1), per_channel=True)
