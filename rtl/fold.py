@@ -251,7 +251,7 @@ class _Search:
     the question for good, and there are finitely many of them, so that this ends.
 
     Args:
-        problem: all foldings; its FIFOs have the least depths, so what it rules out does not fit.
+        problem: all foldings.
         limits: the budget.
         board, kept: as for :func:`choose`.
         measure: what the design of a folding costs.
@@ -269,13 +269,12 @@ class _Search:
         self.measure = measure
         self.waiting = lags.waiting(problem.program)
         self.tried: Resources | None = None  # what the last folding took that was too large
-        self.undecided = False  # whether a search for a smaller interval was cut short
         self.too_large: dict[object, Resources] = {}  # what each of them took
 
     def cheapest(self, target: int, streams: bool = True) -> Folding:
         """The cheapest folding within an interval that can be reached."""
         for problem in self._problems(streams):
-            found = self._cheapest(problem, target)
+            found = self._cheapest(problem, target) or self._any(problem, target)
             if found is not None:
                 return found
         needs = self._needs(target)
@@ -302,9 +301,17 @@ class _Search:
         )
 
     def _problems(self, streams: bool) -> Iterator[Problem]:
+        """The problem with FIFOs as :mod:`qfx.rtl.lags` expects them; some turn out smaller, so if nothing
+        fits, with the least depths; then with weights streamed in, likewise.
+        """
         if self.limits.is_open or not streams:
-            return iter((self.problem,))
-        return _with_streams(self.problem, self.kept)
+            problems: Iterator[Problem] = iter((self.problem,))
+        else:
+            problems = _with_streams(self.problem, self.kept)
+        for problem in problems:
+            if any(self.waiting.values()):
+                yield Problem(problem.program, problem.choices, self.waiting)
+            yield problem
 
     def _needs(self, target: int) -> Resources:
         """What a message says that is needed."""
@@ -315,45 +322,24 @@ class _Search:
         assert least is not None
         return least.resources
 
-    def _cheapest(self, problem: Problem, target: int, fitting: Folding | None = None) -> Folding | None:
-        """The cheapest folding at an interval that fits the budget as measured.
-
-        After :data:`MOST_OPTIMA` optima that do not, ``fitting`` or any folding that does.
+    def _cheapest(self, problem: Problem, target: int) -> Folding | None:
+        """The cheapest folding at an interval that fits the budget as measured, unless the first
+        :data:`MOST_OPTIMA` do not.
         """
-        for model in self._models(problem):
-            found = self._try(model, target, MOST_OPTIMA, any_that_fits=False)
-            if found is not None:
-                return found
-        if fitting is None:
-            return self._any(problem, target)
-        self.measure(fitting)  # what is measured last is what is returned
-        return fitting
+        return self._try(problem, target, MOST_OPTIMA, any_that_fits=False)
 
     def _any(self, problem: Problem, target: int) -> Folding | None:
         """A folding at an interval that fits the budget as measured."""
-        for model in self._models(problem):
-            found = self._try(model, target, None, any_that_fits=True)
-            if found is not None:
-                return found
-        return None
+        return self._try(problem, target, None, any_that_fits=True)
 
-    def _models(self, problem: Problem) -> tuple[Problem, ...]:
-        """The problem with FIFOs as :mod:`qfx.rtl.lags` expects them. Some turn out smaller, so where nothing
-        fits so, with the least depths.
-        """
-        expected = Problem(problem.program, problem.choices, self.waiting)
-        if self.limits.is_open:
-            return (expected,)
-        return (expected, problem) if any(self.waiting.values()) else (problem,)
-
-    def _try(self, model: Problem, target: int, tries: int | None, any_that_fits: bool) -> Folding | None:
-        """Foldings of a model one after the other until one fits as measured."""
+    def _try(self, problem: Problem, target: int, tries: int | None, any_that_fits: bool) -> Folding | None:
+        """Foldings of a problem one after the other until one fits as measured."""
         reserve = Resources()
         while tries is None or tries > 0:
-            found = model.solve(target, self.limits.less(reserve), any_that_fits=any_that_fits)
+            found = problem.solve(target, self.limits.less(reserve), any_that_fits=any_that_fits)
             if found is None:
                 return None
-            gap = 1.0 if any_that_fits or model.undecided or self.undecided else found.gap
+            gap = 1.0 if any_that_fits or problem.undecided else found.gap
             folding = Folding(found.folds, found.input_lanes, target, found.resources, gap, reserve)
             key = (target, found.input_lanes, *sorted(found.folds.items()))
             used = self.too_large.get(key) or self.measure(folding)
@@ -366,12 +352,11 @@ class _Search:
 
     def _fastest(self, problem: Problem, targets: Sequence[int]) -> Folding | None:
         """The smallest of some intervals at which a folding fits, and the cheapest there; below the first
-        that is tried nothing fits.
+        that is tried the problem has no solution.
 
         From there in growing steps until something fits, then by bisection.
         """
         low = high = _first_that_fits(problem, targets, self.limits)
-        self.undecided |= problem.undecided
         found = self._any(problem, targets[low])
         while found is None and high < len(targets) - 1:
             low, high = high, min(2 * high - low + 1, len(targets) - 1)
@@ -385,7 +370,10 @@ class _Search:
                 low = middle
             else:
                 high, found = middle, better
-        return self._cheapest(problem, targets[high], found)
+        best = self._cheapest(problem, targets[high])
+        if best is None:
+            self.measure(found)  # what is measured last is what is returned
+        return best or found
 
 
 def _larger_reserve(reserve: Resources, expected: Resources, used: Resources, limits: Budget) -> Resources:

@@ -145,10 +145,8 @@ def test_no_folding_within_a_budget_is_faster_or_cheaper(name: str, budget: dict
 
     found = choose(graph, program, budget=budget)
     assert limits.holds(found.resources)
-    # What waits in FIFOs is a prediction for the cheapest, and no reason to rule out a faster one.
     waits = waiting(program)
     assert found.resources.weight == cheapest(found.target)
-    waits = {}
     floor = max(min(frame_steps(s, f) for f in choices.folds(s)) for s in program.stages)
     # Nothing changes between two of these intervals, so the one below tells about all below.
     steps = {frame_steps(s, f) for s in program.stages for f in choices.folds(s)}
