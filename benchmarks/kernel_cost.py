@@ -118,6 +118,7 @@ def casts() -> list[Point]:
         point("qfx_cast_block", "32 of 16 bits to MXFP4", block),
         point("qfx_cast_binary", "24 bits to signs", f"{x} OUT_WIDTH=2"),
         point("qfx_encode_minifloat", "19 bits to E4M3 codes", "P=4 IN_WIDTH=19 IN_SIGNED=1 EXP=4 MAN=3"),
+        point("qfx_decode_float", "E4M3 codes to 19 bits", "P=4 EXP=4 MAN=3 SIGNED=1 OUT_WIDTH=19"),
         point("qfx_encode_binary", "signs to codes", "P=4 IN_WIDTH=2"),
     ]
 

@@ -18,6 +18,7 @@ from qfx.rtl.parallel import unrolled
 from qfx.rtl.stages import (
     Binary,
     Concat,
+    Decode,
     Depthwise,
     Elementwise,
     Geometry,
@@ -63,8 +64,12 @@ def divisors(n: int) -> list[int]:
 
 
 def is_main(stage: Stage) -> bool:
-    """Whether a stage computes the tensor of its graph node, rather than prepare operands."""
-    return stage.output.node == stage.node and not isinstance(stage, Reorder)
+    """Whether a stage computes the tensor of its graph node, rather than prepare operands or write it in
+    other codes.
+    """
+    if isinstance(stage, Pool):
+        return True
+    return stage.output.node == stage.node and not isinstance(stage, Reorder | Decode)
 
 
 def lanes_in(stage: Stage, fold: Fold) -> int:
@@ -108,7 +113,9 @@ def stage_kernels(stage: Stage, fold: Fold, *, words: bool = False, top: str | N
         groups = stage.groups if isinstance(stage, MatVec) else stage.inputs[0].channels // fold.pe
         pad = 0
         if isinstance(stage, Pool) and stage.scale is None and stage.inputs[0].signed:
-            pad = 1 << (stage.inputs[0].width - 1)  # the lowest code never wins
+            # The lowest code never wins.
+            width = stage.inputs[0].width
+            pad = (1 << width) - 1 if stage.codes else 1 << (width - 1)
         kernels.append(_window(stage.node, stage.inputs[0], lanes_in(stage, fold), groups, stage.window, pad))
     if isinstance(stage, MatVec):
         assert fold.simd is not None
@@ -327,7 +334,7 @@ def _pool(stage: Pool, fold: Fold) -> Kernel:
         stage.node,
         P=fold.pe,
         K=stage.window.taps,
-        MODE=int(stage.scale is not None),
+        MODE=2 if stage.codes and x.signed else int(stage.scale is not None),
         IN_WIDTH=x.width,
         IN_SIGNED=int(x.signed),
         OUT_WIDTH=stage.output.width,
@@ -421,13 +428,18 @@ def fifo_lanes(before: int, after: int, size: int, target: int) -> int:
     return wider[-1] if wider else before
 
 
-def has_fifos(stage: Stage) -> bool:
-    """Whether FIFOs stand in front of a stage: of a join, to level its branches; of a matrix without a
-    window, to feed it while it works through its folds. Both cut the combinational path of ``tready``.
+def has_fifo(stage: Stage, operand: int) -> bool:
+    """Whether a FIFO stands in front of an operand of a stage: of a join, to level its branches; of a matrix
+    without a window, to feed it while it works through its folds. Both cut the combinational path of
+    ``tready``.
     """
     if isinstance(stage, MatVec):
         return stage.window is None
-    return isinstance(stage, Binary | Concat) or isinstance(stage, FoldedStage) and stage.buffered
+    if isinstance(stage, Decode):
+        return stage.ahead
+    if isinstance(stage, Binary):
+        return operand not in stage.direct
+    return isinstance(stage, Concat) or isinstance(stage, FoldedStage) and stage.buffered
 
 
 def conversion_kernels(
@@ -590,8 +602,8 @@ class _Builder:
         inputs = []
         for index, value in enumerate(stage.inputs):
             source = self.take(value)
-            number = "" if isinstance(stage, MatVec) else index
-            fifo = f"{stage.output.name}_in{number}" if has_fifos(stage) else ""
+            number = "" if isinstance(stage, MatVec | Decode) else index
+            fifo = f"{stage.output.name}_in{number}" if has_fifo(stage, index) else ""
             wanted = per_input[index] if per_input else lanes
             inputs.append(self.convert(source, wanted, stage.node, fifo))
         name = stage.output.name

@@ -247,6 +247,10 @@ def of(kernel: Kernel) -> Resources:
         case "qfx_encode_minifloat":
             wide, code = n("IN_WIDTH"), n("EXP") + n("MAN") + n("IN_SIGNED")
             return Resources(lut=3 * wide + n("MAN") * math.ceil(wide / 6), ff=wide + code) * n("P")
+        case "qfx_decode_float":
+            wide = n("OUT_WIDTH")
+            shifter = wide * math.ceil(n("EXP") / 2)
+            return Resources(lut=shifter + wide + n("EXP"), ff=2 * wide + 1) * n("P")
         case "qfx_relu":
             return Resources(lut=n("OUT_WIDTH"), ff=n("OUT_WIDTH")) * n("P")
         case "qfx_leaky_relu":

@@ -15,7 +15,7 @@ from math import ceil
 import numpy as np
 
 from qfx.rtl.array_stages import MatMul, Reduce
-from qfx.rtl.stages import Depthwise, Geometry, MatVec, Pool, Program, Reorder, Stage
+from qfx.rtl.stages import Binary, Decode, Depthwise, Geometry, MatVec, Pool, Program, Reorder, Stage
 
 
 def waiting(program: Program) -> Mapping[tuple[str, int], int]:
@@ -35,6 +35,14 @@ def waiting(program: Program) -> Mapping[tuple[str, int], int]:
             if last is not None and lag is not None:
                 found[stage.output.name, i] = ceil(round((last - lag) * value.size, 6))
         lags[stage.output.name] = None if last is None else last + _of_result(stage)
+    made = {stage.output.name: stage for stage in program.stages}
+    for stage in program.stages:
+        for i in stage.direct if isinstance(stage, Binary) else ():
+            # The FIFO of this operand stands in front of a decoder.
+            source = made[stage.inputs[i].name]
+            while not isinstance(source, Decode):
+                source = made[source.inputs[0].name]
+            found[source.output.name, 0] = found.pop((stage.output.name, i))
     return found
 
 

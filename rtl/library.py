@@ -223,6 +223,7 @@ _MODULES = (
         steps=_every,
     ),
     Module("qfx_encode_minifloat", _words("P IN_WIDTH IN_SIGNED EXP MAN"), latency=lambda _: 2, steps=_every),
+    Module("qfx_decode_float", _words("P EXP MAN SIGNED OUT_WIDTH"), latency=lambda _: 2, steps=_every),
     Module("qfx_encode_binary", _words("P IN_WIDTH"), steps=_every),
     Module("qfx_cast_binary", _words("P IN_WIDTH IN_SIGNED OUT_WIDTH"), steps=_every),
     Module("qfx_relu", _words("P IN_WIDTH IN_SIGNED OUT_WIDTH"), steps=_every),

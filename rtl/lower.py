@@ -18,7 +18,7 @@ from qfx.graph import ops as op
 from qfx.graph.casts import block_cast, gapped_cast
 from qfx.graph.lookups import constant_tensors
 from qfx.graph.ops import Padding, affine_integers, cast_shifts, clip_integers, integers, weighted_integers
-from qfx.rtl import lower_arrays, lower_functions
+from qfx.rtl import lags, lower_arrays, lower_functions
 from qfx.rtl.arithmetic import Arithmetic, FloatCode, choose, plain
 from qfx.rtl.array_stages import Constant, Reduce
 from qfx.rtl.design import canonical_order
@@ -26,6 +26,7 @@ from qfx.rtl.library import clog2
 from qfx.rtl.stages import (
     Binary,
     Concat,
+    Decode,
     Depthwise,
     Elementwise,
     Geometry,
@@ -43,10 +44,47 @@ def lower(graph: Graph, multipliers: str = "auto", adders: Collection[str] = ())
     """The stages of a graph; ``multipliers`` as for :func:`qfx.rtl.generate`, ``adders`` are the nodes of
     matrices that have none.
 
+    Where much waits in front of a join it waits in codes, if those are narrower.
+
     Raises:
         UnsupportedError: the graph holds an operator that has no kernel.
     """
-    return Lowering(graph, multipliers, adders).run()
+    program = Lowering(graph, multipliers, adders).run()
+    waits = lags.waiting(program)
+    coded = {
+        (stage.node, i)
+        for stage in program.stages
+        if isinstance(stage, Binary)
+        for i, name in enumerate(graph[stage.node].inputs)
+        if _saved(graph[name].tensor, waits.get((stage.output.name, i), 0)) >= CODES_FROM
+    }
+    return Lowering(graph, multipliers, adders, coded).run() if coded else program
+
+
+#: Bits of memory that codes have to save in front of a join or in the window of a pool: about 50 look-up
+#: tables, which is what a decoder costs.
+CODES_FROM = 2048
+
+
+def element_code(x: Tensor) -> FloatCode | None:
+    """Codes for the integers of a tensor that are narrower than these, or ``None``."""
+    precision = 0
+    if isinstance(x.encoding, Minifloat) and x.encoding.exponent_bits:
+        precision = x.encoding.mantissa_bits + 1
+    elif isinstance(x.encoding, KHot) and x.encoding.k == 1:
+        precision = 1
+    size = x.magnitude.bit_length()
+    if not 0 < precision < size:
+        return None
+    exponent = max(1, (size - precision + 1).bit_length())
+    code = FloatCode(exponent, precision - 1, x.format.signed)
+    return code if code.width < x.format.width else None
+
+
+def _saved(x: Tensor, elements: int) -> int:
+    """Bits that codes of so many elements save."""
+    code = element_code(x)
+    return 0 if code is None else elements * (x.format.width - code.width)
 
 
 def trailing_zeros(values: np.ndarray) -> int:
@@ -67,12 +105,21 @@ class Lowering:
         constants: by node, the codes of tensors that depend on no input, ``(1, *shape)``; they become streams
             where one is needed.
         notes: per node that became no hardware, why.
+        late: integers of streams that so far exist in codes only: by name, the stage that makes them.
     """
 
-    def __init__(self, graph: Graph, multipliers: str = "auto", adders: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        multipliers: str = "auto",
+        adders: Collection[str] = (),
+        coded: Collection[tuple[str, int]] = (),
+    ) -> None:
         self.graph = graph
         self.multipliers = multipliers
         self.adders = frozenset(adders)
+        self.coded = frozenset(coded)  # operands that wait in codes, by node and number
+        self.late: dict[str, Stage] = {}
         self.stages: list[Stage] = []
         self.values: dict[str, Value] = {}
         self.notes: dict[str, str] = {}
@@ -114,6 +161,7 @@ class Lowering:
         if self.graph.output in self.constants:
             raise UnsupportedError(f"{self.graph.output_node.where}: the output does not depend on the input")
         result = self.in_order(self.values[self.graph.output])
+        self.settle(result)
         return Program(tuple(self.stages), self.values[source.name], result, self.notes)
 
     # -- helpers ---------------------------------------------------------------------------------------------
@@ -191,7 +239,14 @@ class Lowering:
         shifts = tuple(p - f for p, f in zip(x.fracs, out.fracs, strict=True))
         return self.put(_cast(node.name, x, out, shifts, "TRN", "WRAP"))
 
+    def settle(self, x: Value) -> None:
+        """Make integers of a stream of which there were only codes."""
+        if x.name in self.late:
+            self.put(self.late.pop(x.name))
+
     def put(self, stage: Stage) -> Value:
+        for value in stage.inputs:
+            self.settle(value)
         self.stages.append(stage)
         if all(value.name in self.free for value in stage.inputs):
             self.free.add(stage.output.name)
@@ -520,6 +575,26 @@ class Lowering:
             return self.put(Elementwise(node.name, (x,), out, "qfx_encode_minifloat", parameters))
         return self.put(Elementwise(node.name, (x,), out, "qfx_encode_binary", parameters))
 
+    def decoded(self, node: Node, code: FloatCode, coded: Value, out: Value, ahead: bool) -> Decode:
+        """The stage that makes integers of codes."""
+        parameters: dict[str, int | str] = {
+            "EXP": code.exponent,
+            "MAN": code.mantissa,
+            "SIGNED": int(code.signed),
+            "OUT_WIDTH": out.width,
+        }
+        return Decode(node.name, (coded,), out, "qfx_decode_float", parameters, ahead=ahead)
+
+    def pool_in_codes(self, node: Node, x: Value, code: FloatCode, geometry: Geometry) -> Value:
+        """A maximum of codes: the order of numbers is that of their codes."""
+        coded = self.encoded(node, x, code)
+        out = self.tensor_value(node, node.name)
+        result = replace(out, name=f"{node.name}_code", node=None, width=code.width, signed=code.signed)
+        self.put(Pool(node.name, (coded,), result, geometry, None, codes=True))
+        self.codes[out.name, str(code)] = result.name
+        self.late[out.name] = self.decoded(node, code, result, out, ahead=False)
+        return out
+
     def pool(self, node: Node) -> Value:
         x, o = self.in_order(self.operand(node)), node.op
         assert isinstance(o, op.MaxPool | op.AvgPool)
@@ -530,6 +605,10 @@ class Lowering:
         scale = o.scale_code if isinstance(o, op.AvgPool) else None
         out = self.tensor_value(node, node.name)
         if not geometry.is_whole or geometry.taps == 1:
+            code = element_code(source) if scale is None else None
+            rows = (geometry.kernel_h - 1) * geometry.in_w + geometry.kernel_w
+            if code and _saved(source, rows * x.channels) >= CODES_FROM and out.width == x.width:
+                return self.pool_in_codes(node, x, code, geometry)
             return self.put(Pool(node.name, (x,), out, geometry, scale))
         # The window is the frame: results so far are kept, a word for each beat of a pixel, and no pixels.
         result = out
@@ -549,7 +628,14 @@ class Lowering:
 
     def binary(self, node: Node) -> Value:
         mode = {"add": 0, "sub": 1, "mul": 2}[node.op.kind]
-        a, b = self.pair(node)
+        pair = list(self.pair(node))
+        direct = tuple(i for i in (0, 1) if (node.name, i) in self.coded)
+        for i in direct:
+            x, code = pair[i], element_code(self.graph[node.inputs[i]].tensor)
+            assert code is not None
+            number = replace(x, name=f"{node.name}_in{i}_number", node=None)
+            pair[i] = self.put(self.decoded(node, code, self.encoded(node, x, code), number, ahead=True))
+        a, b = pair
         out = self.like(a, node)
         shifts = (0, 0)
         if mode != 2:
@@ -570,7 +656,7 @@ class Lowering:
                 wanted.append(difference[0])
             a, b = operands
             shifts = (wanted[0], wanted[1])
-        return self.put(Binary(node.name, (a, b), out, mode, shifts))
+        return self.put(Binary(node.name, (a, b), out, mode, shifts, direct))
 
     def pair(self, node: Node) -> tuple[Value, Value]:
         """Two operands in one order: a constant comes as it is wanted, else one of them is reordered."""

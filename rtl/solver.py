@@ -18,7 +18,7 @@ import numpy as np
 
 from qfx.errors import QfxError
 from qfx.rtl import fifos
-from qfx.rtl.build import Fold, conversion, conversion_kernels, divisors, fifo_lanes, has_fifos
+from qfx.rtl.build import Fold, conversion, conversion_kernels, divisors, fifo_lanes, has_fifo
 from qfx.rtl.choices import Choice, undominated
 from qfx.rtl.design import Kernel
 from qfx.rtl.estimate import Resources, of, total
@@ -118,7 +118,7 @@ class Problem:
         """What stands between the producer of an operand, or its fork, and the stage."""
         value = stage.inputs[operand]
         cost = converters(value, before, after, target)
-        if has_fifos(stage):
+        if has_fifo(stage, operand):
             lanes = fifo_lanes(before, after, value.size, target)
             held = self.waiting.get((stage.output.name, operand), 0)
             cost += fifos.cost(-(-held // lanes), lanes * value.width)

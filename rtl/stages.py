@@ -183,10 +183,11 @@ class Depthwise(Stage):
 
 @dataclass(frozen=True, eq=False)
 class Pool(Stage):
-    """``max_pool`` (``scale`` is ``None``) and ``avg_pool``."""
+    """``max_pool`` (``scale`` is ``None``) and ``avg_pool``; ``codes``: elements come and go as codes."""
 
     window: Geometry
     scale: int | None
+    codes: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,11 +209,23 @@ class Elementwise(Stage):
 
 
 @dataclass(frozen=True, eq=False)
+class Decode(Elementwise):
+    """Codes to integers; ``ahead``: on the way to a join, whose FIFO stands in front of this stage and so
+    holds codes.
+    """
+
+    ahead: bool = False
+
+
+@dataclass(frozen=True, eq=False)
 class Binary(Stage):
-    """``add``, ``sub``, ``mul``; ``mode`` as in ``qfx_binary``; ``shifts``: left shifts of the operands."""
+    """``add``, ``sub``, ``mul``; ``mode`` as in ``qfx_binary``; ``shifts``: left shifts of the operands;
+    ``direct``: operands that have their FIFO in front of a :class:`Decode`.
+    """
 
     mode: int
     shifts: tuple[int, int]
+    direct: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

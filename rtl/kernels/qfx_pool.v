@@ -1,4 +1,5 @@
-// K window beats to one: per lane the maximum (MODE 0) or SCALE times the sum (MODE 1) (docs/kernels.md, qfx_pool).
+// K window beats to one: per lane the maximum (MODE 0), SCALE times the sum (MODE 1), or the maximum of codes whose top bit is a
+// sign (MODE 2) (docs/kernels.md, qfx_pool).
 `default_nettype none
 module qfx_pool #(
     parameter P = 1,
@@ -73,6 +74,13 @@ module qfx_pool #(
                 qfx_extend #(.IN_WIDTH(IN_WIDTH), .SIGNED(IN_SIGNED), .SHIFT(0), .OUT_WIDTH(OUT_WIDTH)) resize (
                     .x(best), .y(m_axis_tdata[p*OUT_WIDTH +: OUT_WIDTH])
                 );
+            end else if (MODE == 2) begin : maximum_of_codes
+                localparam SIGN = IN_WIDTH - 1;
+                reg [IN_WIDTH-1:0] best;
+                wire greater = (x[SIGN] == best[SIGN])
+                    ? ((x[SIGN-1:0] > best[SIGN-1:0]) ^ x[SIGN]) && x[SIGN-1:0] != best[SIGN-1:0] : best[SIGN];
+                always @(posedge clk) if (fire && (first || greater)) best <= x;
+                assign m_axis_tdata[p*OUT_WIDTH +: OUT_WIDTH] = best;
             end else begin : total
                 wire [SUM_WIDTH-1:0] wide;
                 reg [SUM_WIDTH-1:0] sum;

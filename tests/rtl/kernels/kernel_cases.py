@@ -498,6 +498,29 @@ def depthwise_cases(kernel: str) -> list[Case]:
 # ---- pooling and element-wise
 
 
+def pool_of_codes_case(p: int, k: int, width: int) -> Case:
+    """Codes with the sign in the top bit; all of them, minus zero aside, in an order of its own per frame."""
+    codes = [c for c in range(1 << width) if c != 1 << (width - 1)]
+    rounds = -(-len(codes) // (k * p)) + 1
+
+    def number(code: int) -> int:
+        return -(code & (1 << width - 1) - 1) if code >> width - 1 else code
+
+    def frame(rng: np.random.Generator) -> tuple[list[list[int]], list[int]]:
+        x = np.resize(rng.permutation(np.array(codes, dtype=object)), (rounds, k, p))
+        y = [[max(x[r, :, lane], key=number) for lane in range(p)] for r in range(rounds)]
+        return [pack_beats(x.reshape(-1), p, width)], pack_beats(np.array(y, dtype=object), p, width)
+
+    parameters: dict[str, int | str] = {
+        "P": p, "K": k, "MODE": 2, "IN_WIDTH": width, "IN_SIGNED": 1, "OUT_WIDTH": width,
+        "SCALE_WIDTH": 2, "SCALE": 1,
+    }  # fmt: skip
+    sequence = takes_and_makes((True, i == k - 1) for i in range(k))
+    return _case(
+        "qfx_pool", parameters, [p * width], p * width, lambda: StepModel(1, sequence), frame, rounds * k
+    )
+
+
 def pool_cases() -> list[Case]:
     def make(
         p: int, k: int, mode: int, x_format: tuple[int, bool], scale: tuple[int, int] = (2, 1), extra: int = 0
@@ -540,6 +563,7 @@ def pool_cases() -> list[Case]:
         make(1, 4, 1, (8, True)), make(2, 16, 1, (4, False)), make(2, 1, 1, (5, True), extra=2),
         make(2, 9, 1, (6, True), (8, 57)), make(1, 7, 1, (4, False), (6, -19)), make(1, 1, 1, (3, False), (3,
         -4)),
+        pool_of_codes_case(1, 4, 5), pool_of_codes_case(2, 9, 8), pool_of_codes_case(3, 1, 3),
     ]  # fmt: skip
 
 
@@ -757,6 +781,7 @@ KERNELS: dict[str, Callable[[], list[Case]]] = {
     "qfx_matvec": matvec_cases,
     "qfx_matvec_stream": matvec_stream_cases,
     "qfx_encode_minifloat": lambda: _codes("encode_minifloat_cases"),
+    "qfx_decode_float": lambda: _codes("decode_float_cases"),
     "qfx_encode_binary": lambda: _codes("encode_binary_cases"),
     "qfx_depthwise": lambda: [*depthwise_cases("qfx_depthwise"), *_codes("depthwise_cases")],
     "qfx_affine": lambda: depthwise_cases("qfx_affine"),

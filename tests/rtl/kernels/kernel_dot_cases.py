@@ -285,6 +285,34 @@ def encode_minifloat_cases() -> list[Case]:
     ]  # fmt: skip
 
 
+def decode_float_cases() -> list[Case]:
+    def make(p: int, signed: bool, exponent: int, mantissa: int, width: int) -> Case:
+        bits = int(signed) + exponent + mantissa
+        low, high = code_range(width, signed)
+        # Minus zero among them, which nothing makes.
+        numbers = {c: v for c, v in floats(exponent, mantissa, signed).items() if low <= v <= high}
+        beats = -(-len(numbers) // p)
+
+        def frame(rng: np.random.Generator) -> tuple[list[list[int]], list[int]]:
+            codes = np.resize(rng.permutation(np.array(list(numbers), dtype=object)), beats * p)
+            expected = np.array([numbers[c] for c in codes], dtype=object)
+            return [pack_beats(codes, p, bits)], pack_beats(expected, p, width)
+
+        parameters: dict[str, int | str] = {
+            "P": p, "EXP": exponent, "MAN": mantissa, "SIGNED": int(signed), "OUT_WIDTH": width,
+        }  # fmt: skip
+        return _case(
+            "qfx_decode_float", parameters, [p * bits], p * width,
+            lambda: StepModel(2, takes_and_makes([(True, True)])), frame, beats,
+        )  # fmt: skip
+
+    return [
+        make(1, True, 2, 1, 5), make(3, True, 3, 3, 11), make(2, True, 4, 3, 19), make(1, False, 2, 1, 4),
+        make(2, False, 3, 0, 7), make(1, True, 5, 2, 34), make(1, True, 1, 4, 6), make(2, True, 4, 3, 15),
+        make(2, False, 1, 2, 3), make(1, True, 3, 0, 12),
+    ]  # fmt: skip
+
+
 def encode_binary_cases() -> list[Case]:
     def make(p: int, width: int) -> Case:
         def frame(rng: np.random.Generator) -> tuple[list[list[int]], list[int]]:
