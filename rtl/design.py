@@ -132,8 +132,7 @@ class Kernel:
         memories: by the parameter that names the file.
         required: FIFOs only: the depth that may not be undercut (0: may be left out).
         latency, files, nested: of a module that was written for this instance (a layer unrolled into adders):
-            cycles from a beat to its result, the Verilog files, and, until the design is loaded again, what
-            they are made from.
+            cycles from a beat to its result, the Verilog files, and what they are made from.
     """
 
     name: str

@@ -10,7 +10,7 @@ from typing import Any
 
 from qfx.errors import QfxError
 from qfx.graph.file import load as load_graph
-from qfx.rtl.design import Design, Kernel, Layer, Memory, Stream
+from qfx.rtl.design import Design, Kernel, Layer, Memory, Nested, Stream
 from qfx.rtl.memories import place, stream_file
 
 FORMAT, VERSION = "qfx-design", 1
@@ -18,7 +18,7 @@ MANIFEST, GRAPH = "design.json", "graph.qfx"
 
 
 def to_data(design: Design) -> dict[str, Any]:
-    """Everything but the graph and the words of memories."""
+    """Everything but graphs and the words of memories."""
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -46,6 +46,7 @@ def to_data(design: Design) -> dict[str, Any]:
                 "required": kernel.required,
                 "latency": kernel.latency,
                 "files": list(kernel.files),
+                "nested": _nested_data(kernel),
                 "memories": {
                     parameter: {
                         "file": memory.file,
@@ -61,11 +62,30 @@ def to_data(design: Design) -> dict[str, Any]:
     }
 
 
+def _nested_data(kernel: Kernel) -> dict[str, Any] | None:
+    """The design inside a kernel, with the name of its graph's file."""
+    nested = kernel.nested
+    if nested is None or nested.design is None:
+        return None
+    return {
+        "design": to_data(nested.design),
+        "graph": f"{kernel.module}.qfx",
+        "lut": nested.lut,
+        "ff": nested.ff,
+    }
+
+
 def write(design: Design, directory: Path) -> None:
-    """Write ``design.json`` and ``graph.qfx``; the manifest holds a digest of every other file."""
+    """Write ``design.json``, ``graph.qfx``, and the graphs of layers that are designs of their own; the
+    manifest holds a digest of every other file.
+    """
     design.graph.save(directory / GRAPH)
     data = to_data(design)
     names = [*design.verilog, *(memory.file for memory in design.memories), GRAPH]
+    for kernel, entry in zip(design.kernels, data["kernels"], strict=True):
+        if kernel.nested is not None and kernel.nested.design is not None:
+            kernel.nested.design.graph.save(directory / entry["nested"]["graph"])
+            names.append(entry["nested"]["graph"])
     names += [stream_file(memory) for _, memory in design.weight_streams]
     data["files"] = {name: hashlib.sha256((directory / name).read_bytes()).hexdigest() for name in names}
     (directory / MANIFEST).write_text(json.dumps(data, indent=1) + "\n", encoding="ascii")
@@ -92,7 +112,7 @@ def load(directory: str | Path) -> Design:
         )
     try:
         _check_files(directory, data["files"])
-        return _from_data(data, directory)
+        return _from_data(data, directory, GRAPH)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise QfxError(
             f"{path}: damaged ({type(error).__name__}: {error}); generate the design again"
@@ -111,7 +131,7 @@ def _check_files(directory: Path, digests: dict[str, str]) -> None:
             )
 
 
-def _from_data(data: dict[str, Any], directory: Path) -> Design:
+def _from_data(data: dict[str, Any], directory: Path, graph: str) -> Design:
     kernels = tuple(
         Kernel(
             entry["name"],
@@ -128,11 +148,12 @@ def _from_data(data: dict[str, Any], directory: Path) -> Design:
             # Designs that were written before there were such modules have none.
             entry.get("latency", 0),
             tuple(entry.get("files", ())),
+            _nested(entry.get("nested"), entry.get("files", ()), directory),
         )
         for entry in data["kernels"]
     )
     return Design(
-        graph=load_graph(directory / GRAPH),
+        graph=load_graph(directory / graph),
         top=data["top"],
         kernels=kernels,
         streams=tuple(Stream(**entry) for entry in data["streams"]),
@@ -150,3 +171,12 @@ def _from_data(data: dict[str, Any], directory: Path) -> Design:
         # Designs that were written before there were two have none.
         architecture=data.get("architecture", "stream"),
     )
+
+
+def _nested(data: dict[str, Any] | None, files: list[str], directory: Path) -> Nested | None:
+    """The design inside a kernel; ``None`` also where an older QFX kept nothing of it but its text."""
+    if data is None:
+        return None
+    design = _from_data(data["design"], directory, data["graph"])
+    texts = {name: (directory / name).read_text(encoding="ascii") for name in files}
+    return Nested(design, texts, data["lut"], data["ff"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -14,9 +15,10 @@ import qfx.sim
 from qfx import FixedPoint, QfxError
 from qfx.formats import KHot
 from qfx.graph import Graph, ops
-from qfx.rtl import readback
+from qfx.rtl import estimate, readback
 from qfx.rtl.lower import lower
 from qfx.rtl.parallel import unrolled
+from qfx.rtl.readback import ReadbackError
 from qfx.rtl.stages import MatVec
 from qfx.sim import verilator
 
@@ -69,7 +71,8 @@ def test_layers_by_name(tmp_path: Path) -> None:
     assert [design.graph[kernel.node].path for kernel in blocks] == ["c1", "c2", "fc"]
     assert "qfx_matvec" not in design.modules
     names = {path.name for path in (tmp_path / "rtl").iterdir()}
-    assert names == {*design.verilog, *(m.file for m in design.memories), "design.json", "graph.qfx"}
+    graphs = {"graph.qfx", *(f"{kernel.module}.qfx" for kernel in blocks)}
+    assert names == {*design.verilog, *(m.file for m in design.memories), "design.json", *graphs}
     assert "unrolled" in design.summary()
 
     loaded = qfx.rtl.load(tmp_path / "rtl")
@@ -78,6 +81,42 @@ def test_layers_by_name(tmp_path: Path) -> None:
     ]
     readback.check(loaded)
     assert qfx.rtl.timing.simulate(loaded, 1).latency == design.latency
+
+
+def test_blocks_of_a_loaded_design_are_read_back(tmp_path: Path) -> None:
+    """As those of a design that was just written: parsed, and computed on vectors of the interpreter."""
+    n = Net((4, 3, 3), FixedPoint(4, 2))
+    graph = n.build(n.cast(n.conv(n.x, 3, (1, 1), FixedPoint(4, 3), path="c"), 6, 2))
+    design = qfx.rtl.generate(graph, tmp_path / "rtl", architecture={"c": "parallel"})
+    loaded = qfx.rtl.load(tmp_path / "rtl")
+    (kernel,) = (k for k in loaded.kernels if k.files)
+    (written,) = (k for k in design.kernels if k.files)
+    assert kernel.nested is not None and written.nested is not None
+    assert kernel.nested.texts == written.nested.texts
+    assert estimate.total(loaded.kernels) == estimate.total(design.kernels)
+    readback.check(loaded)
+    changed = 0
+    for name in kernel.files[1:]:
+        path = tmp_path / "rtl" / name
+        text = path.read_text()
+        for old, new in ((" + ", " - "), (" - ", " + ")):
+            if old in text:
+                changed += 1
+                path.write_text(text.replace(old, new, 1))
+                with pytest.raises(ReadbackError, match=path.name):
+                    readback.check(loaded)
+        path.write_text(text)
+    assert changed
+    readback.check(loaded)
+    # A design of an older QFX has nothing but the text of the block.
+    manifest = tmp_path / "rtl" / "design.json"
+    data = json.loads(manifest.read_text())
+    for entry in data["kernels"]:
+        del entry["nested"]
+    manifest.write_text(json.dumps(data))
+    old = qfx.rtl.load(tmp_path / "rtl")
+    assert all(k.nested is None for k in old.kernels)
+    readback.check(old)
 
 
 @pytest.mark.slow
