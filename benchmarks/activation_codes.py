@@ -6,8 +6,7 @@ Stem, a residual block of two 3x3 convolutions, 2x2 maxima, a convolution, a glo
 weights of 4 bits are random. "integers" is the same network with integers in FIFOs before
 additions and in the window of the maxima, as `qfx.rtl.lower.CODES_FROM` beyond all bounds gives it. Bits are
 those of FIFOs and windows; look-up tables, flip-flops and block RAMs are the estimate's, with `--yosys` also
-those of Yosys for 7-series, of the kernels that differ: FIFOs, windows, casts to and from codes, pools,
-forks.
+those of Yosys for 7-series, of the kernels that only one of the two designs has.
 """
 
 from __future__ import annotations
@@ -16,6 +15,8 @@ import argparse
 import importlib
 import json
 import sys
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -26,11 +27,12 @@ import qfx
 import qfx.cost
 from qfx.environment import machine, versions
 from qfx.graph import Graph, GraphBuilder, ops
+from qfx.rtl.design import Kernel
+from qfx.rtl.emit import sources
 
 E4M3, W4 = qfx.Minifloat(4, 3), qfx.FixedPoint(4, 3)
 LOWER = importlib.import_module("qfx.rtl.lower")
 MEMORIES = ("qfx_fifo", "qfx_window")
-COMPARED = (*MEMORIES, "qfx_encode_minifloat", "qfx_decode_float", "qfx_pool", "qfx_fork")
 
 
 def network(size: int, channels: int = 16) -> Graph:
@@ -59,37 +61,61 @@ def network(size: int, channels: int = 16) -> Graph:
     )
 
 
-def measure(graph: Graph, interval: int, yosys: bool) -> dict[str, Any]:
-    """What a design of the network holds and costs."""
-    design = qfx.rtl.plan(graph, interval=interval)
+def facts(design: qfx.rtl.Design) -> dict[str, Any]:
+    """What a design holds and costs by the estimate."""
     memories = [k for k in design.kernels if k.module in MEMORIES]
-    row: dict[str, Any] = {
+    return {
         "interval": design.interval,
         "latency": design.latency,
         "bits": sum(k.number("DEPTH") * k.number("WIDTH") for k in memories),
         "estimate": dict(design.estimate),
     }
-    if yosys:
-        found = [qfx.cost.measure(k) for k in design.kernels if k.module in COMPARED]
-        row["yosys"] = {
-            "kernels": len(found),
-            **{name: sum(getattr(cost, name) for cost in found) for name in ("lut", "ff", "bram18")},
-        }
-    return row
+
+
+def synthesized(kernels: Iterable[Kernel]) -> dict[str, Any]:
+    """What Yosys makes of some kernels, each by itself."""
+    found = [
+        qfx.cost.measure(qfx.cost.Kernel(k.module, sources((k.module,)), dict(k.parameters))) for k in kernels
+    ]
+    return {
+        "kernels": len(found),
+        "lut": sum(cost.lut for cost in found),
+        "ff": sum(cost.ff for cost in found),
+        "bram18": sum(round(2 * cost.bram) for cost in found),
+    }
+
+
+def without(kernels: Iterable[Kernel], others: Iterable[Kernel]) -> list[Kernel]:
+    """Kernels that have no counterpart of the same parameters among others."""
+    known = Counter((k.module, *sorted(k.parameters.items())) for k in others)
+    left = []
+    for kernel in kernels:
+        key = (kernel.module, *sorted(kernel.parameters.items()))
+        known[key] -= 1
+        if known[key] < 0:
+            left.append(kernel)
+    return left
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--size", type=int, default=32, help="pixels of a side (default: %(default)s)")
+    parser.add_argument("--interval", type=int, action="append", help="cycles per frame (default: two)")
     parser.add_argument("--yosys", action="store_true", help="synthesize the kernels that differ")
     parser.add_argument("--json", action="store_true", help="JSON, also in a terminal")
     options = parser.parse_args()
     graph = network(options.size)
     usual, rows = LOWER.CODES_FROM, []
-    for interval in (9 * options.size**2, 36 * options.size**2):
+    for interval in options.interval or (9 * options.size**2, 36 * options.size**2):
+        designs = {}
         for name, least in (("integers", float("inf")), ("codes", usual)):
             LOWER.CODES_FROM = least
-            rows.append({"streams": name, **measure(graph, interval, options.yosys)})
+            designs[name] = qfx.rtl.plan(graph, interval=interval)
+        for (name, one), other in zip(designs.items(), reversed(designs.values()), strict=True):
+            row = {"streams": name, **facts(one)}
+            if options.yosys:
+                row["yosys"] = synthesized(without(one.kernels, other.kernels))
+            rows.append(row)
     result = {"command": " ".join(["benchmarks/activation_codes.py", *sys.argv[1:]]), "rows": rows}
     if options.json or not sys.stdout.isatty():
         print(json.dumps({**result, "versions": versions(), "machine": machine()}, indent=2))
