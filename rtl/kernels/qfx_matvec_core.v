@@ -149,7 +149,9 @@ module qfx_matvec_core #(
     // ---- scales of blocks, read in step with the registers of their sums; each stands for HOLD steps
     localparam COUNT = SIMD / PAIRS;
     localparam SCALES = PE * COUNT * SCALE_WIDTH;
+    /* verilator lint_off UNUSEDSIGNAL */    // without blocks
     wire [SCALES-1:0] scale;
+    /* verilator lint_on UNUSEDSIGNAL */
     generate
         if (BLOCK == 0) begin : no_scales
             assign scale = {SCALES{1'b0}};
