@@ -220,7 +220,7 @@ def _check_one(case: Case, name: str, rtl: Mapping[str, Any] | None = None) -> s
         if facts["frames_not_as_predicted"]:
             return (
                 f"rtl: {facts['frames_not_as_predicted']} of {len(case.x)} frames end in another cycle than "
-                f"predicted; a frame takes {facts['interval']} cycles, predicted {facts['interval_predicted']}"
+                f"predicted; interval {facts['interval']} cycles, predicted {facts['interval_predicted']}"
             )
     return ""
 

@@ -321,8 +321,8 @@ def _draw_folding(rng: np.random.Generator, case: Case) -> dict[str, Any]:
 
 
 def _with_arithmetic(rng: np.random.Generator, graph: Graph, options: dict[str, Any]) -> dict[str, Any]:
-    """The options of a stream design and, where the generator accepts it, how it multiplies and where it keeps
-    the weights of some layers."""
+    """The options of a stream design and, where the generator accepts it, how it multiplies and where the
+    weights of some layers are."""
     import qfx.rtl
 
     layers = [node.name for node in graph.nodes if isinstance(node.op, ops.Linear | ops.Conv)]
