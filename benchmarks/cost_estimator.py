@@ -2,11 +2,11 @@
 
     python benchmarks/cost_estimator.py [--json] [--fresh 0] [--seed 3] [--jobs 1]
 
-The designs are those of the cost table: small multilayer perceptrons and convolutional networks with integers
-of 2 to 8 bits, folded at random (`qfx.cost.designs`), synthesised as a whole with Yosys. Each is estimated by
-a fit to all the others; the kernels of the table come from other networks. `first` is the estimate of
-`qfx.rtl.plan`. With `--fresh N`, N more designs of another seed are drawn, estimated with the shipped table
-and synthesised.
+The designs are those of the cost table: small multilayer perceptrons and convolutional networks with
+integers, minifloats or K-hot weights of 2 to 8 bits, folded at random (`qfx.cost.designs`), synthesised as a
+whole with Yosys. Each is estimated by a fit to all the others; the kernels of the table come from other
+networks. `first` is the estimate of `qfx.rtl.plan`. With `--fresh N`, N more designs of another seed are
+drawn, estimated with the shipped table and synthesised.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import os
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -25,18 +26,22 @@ from rich.table import Table
 
 import qfx
 from qfx.cost import designs, estimator
+from qfx.cost.table import MEASURED
 from qfx.environment import machine, versions
 
 RESOURCES = ("lut", "ff", "dsp")
+# The parser that checks generated Verilog (pyverilog) has one state for all threads.
+_GENERATING = Lock()
 
 
-def compare(graph: Any, arguments: dict[str, Any], index: int) -> dict[str, Any]:
+def compare(drawn: designs.Drawn) -> dict[str, Any]:
     """Estimate and synthesis of one design."""
     with tempfile.TemporaryDirectory(prefix="qfx-estimator-") as scratch:
-        design = qfx.rtl.generate(graph, Path(scratch) / "rtl", **arguments)
+        with _GENERATING:
+            design = qfx.rtl.generate(drawn.graph, Path(scratch) / "rtl", **drawn.arguments)
         guess = qfx.cost.estimate(design)
         cost = qfx.cost.measure(design)
-    row: dict[str, Any] = {"network": index, "kernels": len(design.kernels), "interval": design.interval}
+    row: dict[str, Any] = {"network": drawn.number, "family": drawn.family, "kernels": len(design.kernels)}
     for name in RESOURCES:
         row |= {name: getattr(cost, name), f"{name}_estimate": round(getattr(guess, name), 1)}
     row |= {"lut_error": round(guess.lut_error, 1), "ff_error": round(guess.ff_error, 1)}
@@ -58,6 +63,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         relative("lut", "lut_first"),
     )
     worst = int(np.abs(lut).argmax())
+    of = np.array([r["family"] for r in rows])
     inside = [abs(r["lut_estimate"] - r["lut"]) <= 2 * r["lut_error"] for r in rows]
     return {
         "designs": len(rows),
@@ -66,9 +72,18 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "lut_worst_error": float(lut[worst]),
         "lut_worst_network": rows[worst]["network"],
         "lut_mean_error": float(lut.mean()),
+        "families": {
+            family: {
+                "designs": int((of == family).sum()),
+                "lut_mean_absolute_error": float(np.abs(lut[of == family]).mean()),
+                "lut_worst_error": float(lut[of == family][np.abs(lut[of == family]).argmax()]),
+            }
+            for family in sorted(set(of.tolist()))
+        },
         "lut_within_two_standard_errors": float(np.mean(inside)),
         "lut_mean_absolute_error_first": float(np.abs(first).mean()),
         "ff_mean_absolute_error": float(np.abs(ff).mean()),
+        "ff_worst_error": float(ff[int(np.abs(ff).argmax())]),
         "dsp_exact": sum(r["dsp"] == r["dsp_estimate"] for r in rows),
         "bram18_exact": sum(r["bram18"] == r["bram18_estimate"] for r in rows),
     }
@@ -76,6 +91,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def held_out() -> list[dict[str, Any]]:
     """Every design of the table, estimated by a fit to all the others."""
+    from qfx.cost.features import blocks
     from qfx.cost.table import defaults
     from qfx.rtl import estimate as first
     from qfx.rtl.design import Kernel
@@ -85,16 +101,35 @@ def held_out() -> list[dict[str, Any]]:
     rows = []
     for index, (whole, lut, ff) in enumerate(zip(fitted.table.wholes, luts, ffs, strict=True)):
         kernels = [
-            Kernel("", m, {**defaults(m), **parameters}, (), (), "") for m, parameters in whole.kernels
+            Kernel("", m, {**defaults(m), **parameters}, (), (), "") for m, parameters, _ in whole.kernels
         ]
-        guess = fitted.design(kernels)
-        row: dict[str, Any] = {"network": index, "kernels": len(kernels)}
-        row |= {"lut": lut[0], "lut_estimate": round(lut[1], 1), "ff": ff[0], "ff_estimate": round(ff[1], 1)}
-        row |= {"lut_error": round(guess.lut_error, 1), "ff_error": round(guess.ff_error, 1)}
-        row |= {"dsp": whole.dsp, "dsp_estimate": guess.dsp}
-        row |= {"bram18": whole.bram18, "bram18_estimate": guess.bram18}
+        dsp, bram18 = (sum(part) for part in zip(*(blocks(k, fitted.products) for k in kernels), strict=True))
+        row: dict[str, Any] = {"network": index, "family": whole.family, "kernels": len(kernels)}
+        row |= {"lut": lut[0], "lut_estimate": round(lut[1], 1), "lut_error": round(lut[2], 1)}
+        row |= {"ff": ff[0], "ff_estimate": round(ff[1], 1), "ff_error": round(ff[2], 1)}
+        row |= {"dsp": whole.dsp, "dsp_estimate": dsp, "bram18": whole.bram18, "bram18_estimate": bram18}
         rows.append({**row, "lut_first": round(first.total(kernels).lut)})
     return rows
+
+
+def first_estimates() -> dict[str, dict[str, float]]:
+    """Kernels of the table by module and kind of multiplier: what they take together, in parts of what
+    :mod:`qfx.rtl.estimate`, which folding weighs them by, makes of them."""
+    from qfx.cost.table import defaults
+    from qfx.rtl import estimate as first
+    from qfx.rtl.design import Kernel
+
+    found: dict[str, dict[str, float]] = {}
+    for row in estimator.default().table.rows:
+        kind = row.parameters.get("KIND")
+        name = row.module if kind is None else f"{row.module} KIND={kind}"
+        guess = first.of(Kernel("", row.module, {**defaults(row.module), **row.parameters}, (), (), ""))
+        sums = found.setdefault(name, dict.fromkeys(("kernels", "lut", "lut_first", "ff", "ff_first"), 0.0))
+        for key, value in zip(sums, (1, row.lut, guess.lut, row.ff, guess.ff), strict=True):
+            sums[key] += value
+    for sums in found.values():
+        sums |= {f"{r}_ratio": round(sums[r] / max(sums[f"{r}_first"], 1), 3) for r in ("lut", "ff")}
+    return dict(sorted(found.items()))
 
 
 def main() -> None:
@@ -110,9 +145,8 @@ def main() -> None:
         if arguments.seed in (table.made["seed"], table.made["seed"] + 1):
             parser.error(f"--seed {arguments.seed} is one that the table was measured with")
         command += f" --fresh {arguments.fresh} --seed {arguments.seed}"
-        drawn = designs.designs(arguments.seed, arguments.fresh, ("integer",))
         with ThreadPoolExecutor(arguments.jobs) as pool:
-            rows = list(pool.map(lambda d: compare(d[1], d[2], d[0]), drawn))
+            rows = list(pool.map(compare, designs.designs(arguments.seed, arguments.fresh, MEASURED)))
     found = summary(rows)
     if arguments.json:
         measured = {"kernels": len(table.rows), "designs": len(table.wholes), **table.made}
@@ -122,17 +156,19 @@ def main() -> None:
             "table": {**measured, "tool": f"{table.tool} {table.version}"},
             "summary": found,
             "rows": rows,
+            "first_estimates": first_estimates(),
             "versions": versions(),
             "machine": machine(),
         }
         print(json.dumps(document, indent=1))
         return
     shown = Table(
-        "network", "LUT", "estimate", "standard error", "error", "FF", "estimate", "DSP", "estimate"
+        "network", "family", "LUT", "estimate", "standard error", "error", "FF", "estimate", "DSP", "estimate"
     )
     for r in rows:
         shown.add_row(
-            str(r["network"]), f"{r['lut']:,}", f"{r['lut_estimate']:,.0f}", f"{r['lut_error']:,.0f}",
+            str(r["network"]), r["family"], f"{r['lut']:,}", f"{r['lut_estimate']:,.0f}",
+            f"{r['lut_error']:,.0f}",
             f"{100 * (r['lut_estimate'] / max(r['lut'], 1) - 1):+.1f} %", f"{r['ff']:,}",
             f"{r['ff_estimate']:,.0f}", str(r["dsp"]), f"{r['dsp_estimate']:.0f}",
         )  # fmt: skip

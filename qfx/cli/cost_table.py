@@ -27,10 +27,10 @@ def register(app: typer.Typer) -> None:
 
 
 def cost_table(
-    networks: Networks = 10,
+    networks: Networks = 12,
     wholes: Wholes = 30,
     seed: Seed = 1,
-    families: Families = "integer",
+    families: Families = "integer,minifloat,khot",
     jobs: Jobs = 0,
     out: Out = Path("table.json"),
     check: Check = False,

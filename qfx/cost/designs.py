@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -14,12 +14,28 @@ if TYPE_CHECKING:
 
     from qfx.graph import Graph
 
-#: Families of formats, and how often each is drawn.
-FAMILIES = {"integer": 0.6, "minifloat": 0.2, "khot": 0.1, "mx": 0.1}
+#: Families of formats.
+FAMILIES = ("integer", "minifloat", "khot", "mx")
 
 
-def draw(seed: int, index: int, families: Sequence[str] = tuple(FAMILIES)) -> tuple[Graph, dict[str, Any]]:
-    """Network ``index`` of a seed, with random weights, and arguments for :func:`qfx.rtl.generate`.
+class Drawn(NamedTuple):
+    """A random network.
+
+    Attributes:
+        number: by which it is drawn again.
+        family: of its number formats, one of :data:`FAMILIES`.
+        graph: frozen.
+        arguments: for :func:`qfx.rtl.generate`.
+    """
+
+    number: int
+    family: str
+    graph: Graph
+    arguments: dict[str, Any]
+
+
+def draw(seed: int, index: int, families: Sequence[str] = FAMILIES) -> Drawn:
+    """Network ``index`` of a seed, with random weights.
 
     A multilayer perceptron or a small convolutional network: 1 or 2 layers before the last, shortcuts,
     depthwise convolutions, pooling, BatchNorm folded or kept; formats of one family, 2 to 8 bits; folded for
@@ -34,8 +50,10 @@ def draw(seed: int, index: int, families: Sequence[str] = tuple(FAMILIES)) -> tu
     from qfx.sweep import names
 
     rng = np.random.default_rng([seed, index])
-    share = np.array([FAMILIES[name] for name in families])
-    family = str(rng.choice(list(families), p=share / share.sum()))
+    # Every other network has integers, where they are wanted; the others take turns.
+    others = [name for name in families if name != "integer"]
+    whole = "integer" in families and (index % 2 == 0 or not others)
+    family = "integer" if whole else others[(index // 2 if "integer" in families else index) % len(others)]
     width, other = (int(rng.integers(2 if family == "integer" else 3, 9)) for _ in range(2))
     if family == "integer":
         weight, activation = names.parse(f"int{width}"), names.parse(f"int{other}")
@@ -60,21 +78,20 @@ def draw(seed: int, index: int, families: Sequence[str] = tuple(FAMILIES)) -> tu
         qfx.calibrate(q, [x], progress=False)
         graph = qfx.freeze(q)
     least = qfx.rtl.plan(graph).interval
-    return graph, {"interval": int(least * np.exp(rng.uniform(np.log(2), np.log(20))))}
+    interval = int(least * np.exp(rng.uniform(np.log(2), np.log(20))))
+    return Drawn(index, family, graph, {"interval": interval})
 
 
-def designs(
-    seed: int, count: int, families: Sequence[str] = tuple(FAMILIES)
-) -> Iterator[tuple[int, Graph, dict[str, Any]]]:
-    """``count`` networks with their numbers; what has no hardware is skipped."""
+def designs(seed: int, count: int, families: Sequence[str] = FAMILIES) -> Iterator[Drawn]:
+    """``count`` networks; what has no hardware is skipped."""
     index = found = 0
     while found < count:
         try:
-            graph, arguments = draw(seed, index, families)
+            drawn = draw(seed, index, families)
         except QfxError:
             index += 1
             continue
-        yield index, graph, arguments
+        yield drawn
         index, found = index + 1, found + 1
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qfx.cost import contents
 from qfx.cost.features import Products, blocks, features
 from qfx.cost.table import Row, Table, defaults, shipped
 
@@ -26,24 +27,52 @@ if TYPE_CHECKING:
 FITTED = ("lut", "ff")
 #: Relative standard error of a module that the table does not have, and of the first estimate used for it.
 UNKNOWN = 0.4
-#: Features that are first estimates of LUTs, or of flip-flops, by themselves.
-FIRST = {"lut": ("dot_lut", "constant_dot_lut", "constant_product"), "ff": ("dot_ff",)}
 #: What a multiplier by a constant takes of one by a number.
 CONSTANT = 0.5
 #: Parts of kernels whose shares in a design are fitted apart (:func:`group`).
 GROUPS = ("multiply", "tables", "products", "elements", "windows", "streams")
-SHARE_PULL = 0.003
-#: What a feature costs in LUTs where the table says little about it, when that is not 1.
+SHARE_PULL = 0.1
+#: What a feature costs where the table says little or nothing about it: in LUTs when that is not 1, in
+#: flip-flops when it is not 0.
 PRIOR = {
-    "one": 4.0,
-    "dropped": 0.3,
-    "rom_rest": 0.2,
-    "constant_product": CONSTANT,
-    **dict.fromkeys(("operands", "product_bits", "registers", "dsp_product", "wide", "plain_ff"), 0.0),
-    **{f"dot_ff_{kind}": 0.0 for kind in (1, 2, 3, 4)},
+    "lut": {
+        "one": 4.0,
+        "dropped": 0.3,
+        "constant_adders": CONSTANT,
+        **dict.fromkeys(("operands", "operands_dsp", "registers", "registers_dsp", "wide", "plain_ff"), 0.0),
+        **dict.fromkeys(("word", "word_dsp", "bias_word", "bias_bits", "scale_registers"), 0.0),
+        **dict.fromkeys(("sum_bits", "sum_bits_dsp", "constant_bits", "accumulate_dsp", "sum_dsp"), 0.0),
+        **{f"dot_ff_{kind}": 0.0 for kind in (2, 3, 4)},
+        **{f"constant_dot_ff_{kind}": 0.0 for kind in (2, 3, 4)},
+        **{f"constant_dot_lut_{kind}": CONSTANT for kind in (2, 3, 4)},
+    },
+    "ff": {
+        **dict.fromkeys(("operands", "registers", "word", "bias_word", "scale_registers", "sum_bits"), 1.0),
+        **dict.fromkeys(("plain_ff", "result", "width"), 1.0),
+        **{f"dot_ff_{kind}": 1.0 for kind in (2, 3, 4)},
+        **{f"constant_dot_ff_{kind}": CONSTANT for kind in (2, 3, 4)},
+    },
+}
+#: Features that say nothing about the resource, by their beginnings.
+IRRELEVANT = {
+    "lut": ("word", "bias_word", "sum_bits", "dot_ff", "constant_dot_ff", "registers", "scale_registers"),
+    "ff": (
+        *(
+            "product",
+            "rom",
+            "table",
+            "scale_rom",
+            "replay",
+            "dot_lut",
+            "constant_dot_lut",
+            "decode",
+            "operand_mux",
+        ),
+        *("accumulate", "memory", "carry", "over", "shifter", "constant_adders", "padding", "negated"),
+    ),
 }
 #: How much that counts beside the measurements.
-PULL = 0.01
+PULL = {"lut": 0.01, "ff": 0.001}
 _FLOOR = 6.0  # LUTs or flip-flops: below that, relative errors say nothing
 _FOLDS = 5
 
@@ -89,13 +118,12 @@ class _Module:
     error: float
 
     def parts(self, values: dict[str, float]) -> dict[str, float]:
-        """What each feature contributes. One that is new to the table counts as the first estimate that
-        it is, or not at all."""
-        found = {name: self.coefficients[name] * v for name, v in values.items() if name in self.coefficients}
-        for name, first in values.items():
-            if name not in found and name.startswith(FIRST[self.resource]):
-                found[name] = first * (CONSTANT if name.startswith("constant") else 1.0)
-        return found
+        """What each feature contributes; one that is new to the table, what it does by :data:`PRIOR`."""
+        return {
+            name: value
+            * (self.coefficients[name] if name in self.coefficients else prior(self.resource, name))
+            for name, value in values.items()
+        }
 
     def __call__(self, values: dict[str, float]) -> tuple[float, float]:
         """Value and standard error; the latter of an unknown module when a feature is new to the table."""
@@ -104,7 +132,23 @@ class _Module:
 
     def is_new(self, values: dict[str, float]) -> bool:
         """Whether there is a feature that no kernel of the table had."""
-        return any(value and name not in self.coefficients for name, value in values.items())
+        return any(
+            value and name not in self.coefficients and not name.startswith(IRRELEVANT[self.resource])
+            for name, value in values.items()
+        )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A kernel of a design: its estimate, and its features."""
+
+    estimate: KernelEstimate
+    values: dict[str, float]
+
+
+def prior(resource: str, feature: str) -> float:
+    """LUTs or flip-flops of a feature before any measurement."""
+    return PRIOR[resource].get(feature, 1.0 if resource == "lut" else 0.0)
 
 
 class Estimator:
@@ -118,7 +162,8 @@ class Estimator:
         self.table = shipped() if table is None else table
         self.products: Products = {(a, b, s, t): (lut, dsp) for a, b, s, t, lut, dsp in self.table.products}
         self._values = [
-            features(_kernel(row.module, row.parameters), self.products) for row in self.table.rows
+            features(_kernel(row.module, row.parameters), self.products, row.contents)
+            for row in self.table.rows
         ]
         self._models = {
             (module, resource): self._fit(module, resource)
@@ -126,42 +171,27 @@ class Estimator:
             for resource in FITTED
         }
         self._seen = self._measurements()
-        designs = [[_kernel(m, p) for m, p in whole.kernels] for whole in self.table.wholes]
+        designs = [
+            [self._known(_kernel(m, p), c) for m, p, c in whole.kernels] for whole in self.table.wholes
+        ]
         self._sums = {
-            resource: [list(self._group_sums(kernels, resource).values()) for kernels in designs]
+            resource: [list(self._group_sums(parts, resource).values()) for parts in designs]
             for resource in FITTED
         }
         self._share = {resource: self._whole(resource) for resource in FITTED}
 
     def kernel(self, kernel: Kernel) -> KernelEstimate:
         """One kernel by itself."""
-        from qfx.rtl.estimate import of as plain_estimate
-
-        values = features(kernel, self.products)
-        dsp, bram18 = blocks(kernel, self.products)
-        found: dict[str, tuple[float, float]] = {}
-        seen = self._seen.get((kernel.module, _key(kernel.parameters)))
-        for resource in FITTED:
-            model = self._models.get((kernel.module, resource))
-            if seen is not None:
-                found[resource] = seen[resource]
-            elif model is not None:
-                found[resource] = model(values)
-            else:
-                value = float(getattr(plain_estimate(kernel), resource))
-                found[resource] = value, UNKNOWN * max(value, _FLOOR)
-        (lut, lut_error), (ff, ff_error) = found["lut"], found["ff"]
-        is_new = model is None or model.is_new(values)
-        return KernelEstimate(kernel.name, kernel.module, lut, ff, dsp, bram18, lut_error, ff_error, is_new)
+        return self._known(kernel, contents.of(kernel)).estimate
 
     def design(self, kernels: Iterable[Kernel]) -> Estimate:
         """A design of these kernels."""
-        given = list(kernels)
-        each = tuple(self.kernel(kernel) for kernel in given)
+        parts = [self._known(kernel, contents.of(kernel)) for kernel in kernels]
+        each = tuple(part.estimate for part in parts)
         total: dict[str, float] = {}
         for resource in FITTED:
             shares, spread = self._share[resource]
-            sums = self._group_sums(given, resource)
+            sums = self._group_sums(parts, resource)
             value = sum(share * sums[name] for name, share in shares.items())
             # The spread of designs around their kernels holds the errors of known kernels already.
             unknown = [getattr(k, f"{resource}_error") ** 2 for k in each if k.is_new]
@@ -173,16 +203,42 @@ class Estimator:
             **total, dsp=sum(k.dsp for k in each), bram18=sum(k.bram18 for k in each), kernels=each
         )
 
-    def held_out(self, resource: str) -> list[tuple[int, float]]:
-        """For each design of the table what was measured, and the estimate of a fit to all the others.
+    def _known(self, kernel: Kernel, inside: Mapping[str, float]) -> _Part:
+        """A kernel by itself, and its features."""
+        from qfx.rtl.estimate import of as plain_estimate
+
+        values = features(kernel, self.products, inside)
+        dsp, bram18 = blocks(kernel, self.products)
+        found: dict[str, tuple[float, float]] = {}
+        seen = self._seen.get((kernel.module, _key(kernel.parameters, inside)))
+        for resource in FITTED:
+            model = self._models.get((kernel.module, resource))
+            if seen is not None:
+                found[resource] = seen[resource]
+            elif model is not None:
+                found[resource] = model(values)
+            else:
+                value = float(getattr(plain_estimate(kernel), resource))
+                found[resource] = value, UNKNOWN * max(value, _FLOOR)
+        (lut, lut_error), (ff, ff_error) = found["lut"], found["ff"]
+        is_new = seen is None and (model is None or model.is_new(values))
+        return _Part(
+            KernelEstimate(kernel.name, kernel.module, lut, ff, dsp, bram18, lut_error, ff_error, is_new),
+            values,
+        )
+
+    def held_out(self, resource: str) -> list[tuple[int, float, float]]:
+        """For each design of the table what was measured, and the estimate and standard error of a fit to all
+        the others.
 
         Kernels come from other networks than these designs in any case.
         """
         found = []
         for i, whole in enumerate(self.table.wholes):
-            shares, _ = self._whole(resource, without=i)
+            shares, spread = self._whole(resource, without=i)
             sums = zip(shares.values(), self._sums[resource][i], strict=True)
-            found.append((int(getattr(whole, resource)), sum(share * part for share, part in sums)))
+            value = sum(share * part for share, part in sums)
+            found.append((int(getattr(whole, resource)), value, spread * value))
         return found
 
     # -- fits ------------------------------------------------------------------------------------------------
@@ -190,35 +246,33 @@ class Estimator:
     def _fit(self, module: str, resource: str) -> _Module:
         rows = [i for i, row in enumerate(self.table.rows) if row.module == module]
         names = sorted({name for i in rows for name, value in self._values[i].items() if value})
+        names = [name for name in names if not name.startswith(IRRELEVANT[resource])]
         x = np.array([[self._values[i].get(name, 0.0) for name in names] for i in rows])
         y = np.array([float(getattr(self.table.rows[i], resource)) for i in rows])
         weight = 1 / (y + _FLOOR)
-        prior = np.array([PRIOR.get(name, 1.0) if resource == "lut" else 0.0 for name in names])
-        pull = PULL if resource == "lut" else 1e-6
-        solved = nonnegative_least_squares(x * weight[:, None], y * weight, prior, pull)
+        first = np.array([prior(resource, name) for name in names])
+        solved = nonnegative_least_squares(x * weight[:, None], y * weight, first, PULL[resource])
         residuals = []
         if len(rows) >= 2 * _FOLDS:
             # Kernels with equal parameters are together inside or outside a fold.
-            groups = np.array([hash_of(_key(self.table.rows[i].parameters)) % _FOLDS for i in rows])
+            groups = np.array([hash_of(_key(self.table.rows[i].parameters, {})) % _FOLDS for i in rows])
             for fold in range(_FOLDS):
                 out = groups == fold
                 if out.any() and not out.all():
                     inside = (x * weight[:, None])[~out], (y * weight)[~out]
-                    w = nonnegative_least_squares(*inside, prior, pull)
+                    w = nonnegative_least_squares(*inside, first, PULL[resource])
                     guess = x[out] @ w
                     residuals += list((guess - y[out]) / np.maximum(guess, _FLOOR))
         error = float(np.sqrt(np.mean(np.square(residuals)))) if residuals else UNKNOWN / 2
         return _Module(resource, dict(zip(names, map(float, solved), strict=True)), error)
 
     def _measurements(self) -> dict[tuple[str, str], dict[str, tuple[float, float]]]:
-        """Kernels of the table by module and parameters: mean, and the standard error of one more of them.
-
-        Equal parameters do not mean equal cost: what a memory holds decides how much of it disappears.
-        """
+        """Kernels of the table by module, parameters and contents: mean, and the standard error of one more
+        of them."""
         groups: dict[tuple[str, str], list[Row]] = {}
         for row in self.table.rows:
             parameters = {**defaults(row.module), **row.parameters}
-            groups.setdefault((row.module, _key(parameters)), []).append(row)
+            groups.setdefault((row.module, _key(parameters, row.contents)), []).append(row)
         found = {}
         for key, rows in groups.items():
             values = {}
@@ -241,36 +295,43 @@ class Estimator:
         sums = np.array([self._sums[resource][i] for i in kept]).reshape(-1, len(GROUPS))
         if len(kept) < len(GROUPS):
             return dict.fromkeys(GROUPS, 1.0), UNKNOWN / 4
-        scaled, one = sums / true[:, None], np.ones(len(kept))
-        prior = np.ones(len(GROUPS))
-        shares = nonnegative_least_squares(scaled, one, prior, SHARE_PULL * len(kept))
+        scaled = sums / true[:, None]
         residuals = []
         for i in range(len(kept)):
             rest = np.arange(len(kept)) != i
-            w = nonnegative_least_squares(scaled[rest], one[rest], prior, SHARE_PULL * len(kept))
-            residuals.append(float(scaled[i] @ w) - 1)
+            residuals.append(float(scaled[i] @ _shares(scaled[rest])) - 1)
+        shares = _shares(scaled)
         spread = float(np.sqrt(np.mean(np.square(residuals))))
         return dict(zip(GROUPS, map(float, shares), strict=True)), spread
 
-    def _group_sums(self, kernels: Iterable[Kernel], resource: str) -> dict[str, float]:
+    def _group_sums(self, parts: Iterable[_Part], resource: str) -> dict[str, float]:
         """The estimates of kernels, by group; those that were measured are scaled to the measurement."""
         sums = dict.fromkeys(GROUPS, 0.0)
-        for kernel in kernels:
-            value = getattr(self.kernel(kernel), resource)
-            model = self._models.get((kernel.module, resource))
-            parts = {} if model is None else model.parts(features(kernel, self.products))
-            total = sum(parts.values())
-            for name, part in parts.items() if total else {"": 1.0}.items():
-                sums[group(kernel.module, name)] += value * part / (total or 1.0)
+        for part in parts:
+            value = getattr(part.estimate, resource)
+            model = self._models.get((part.estimate.module, resource))
+            shares = {} if model is None else model.parts(part.values)
+            total = sum(shares.values())
+            for name, share in shares.items() if total else {"": 1.0}.items():
+                sums[group(part.estimate.module, name)] += value * share / (total or 1.0)
         return sums
+
+
+def _shares(scaled: np.ndarray) -> np.ndarray:
+    """The shares of groups for which sums, relative to what was measured, come closest to one; drawn to one
+    share for all."""
+    one = np.ones(len(scaled))
+    together = nonnegative_least_squares(scaled.sum(axis=1)[:, None], one)
+    common = np.full(scaled.shape[1], float(together[0]))
+    return nonnegative_least_squares(scaled, one, common, SHARE_PULL * len(scaled))
 
 
 def group(module: str, feature: str = "") -> str:
     """Which of :data:`GROUPS` a feature of a module belongs to."""
     if module in ("qfx_matvec", "qfx_depthwise", "qfx_affine", "qfx_matmul"):
-        if feature in ("product", "constant_product", "sum") or feature.startswith(("dot", "constant_dot")):
+        if feature.startswith(("product_", "sum", "dot_", "constant_", "decode", "block_")):
             return "multiply"
-        return "tables" if feature in ("rom", "rom_rest", "bias") else "products"
+        return "tables" if feature in ("rom", "table", "bias", "scale_rom") else "products"
     if module == "qfx_window":
         return "windows"
     if module in ("qfx_fifo", "qfx_fork", "qfx_upsize", "qfx_downsize", "qfx_reorder", "qfx_concat"):
@@ -302,26 +363,38 @@ def estimate(design: Design | Sequence[Kernel]) -> Estimate:
 
 
 def nonnegative_least_squares(
-    a: np.ndarray, b: np.ndarray, prior: np.ndarray | None = None, pull: float = 1e-6, rounds: int = 2000
+    a: np.ndarray, b: np.ndarray, prior: np.ndarray | None = None, pull: float = 1e-9
 ) -> np.ndarray:
     """The ``x >= 0`` that minimises ``|a x - b|**2 + pull * |s (x - prior)|**2``, ``s`` the lengths of
     columns.
 
-    Cyclic coordinate descent. Source: V. Franc et al., "Sequential coordinate-wise algorithm for the
-    non-negative least squares problem", CAIP 2005.
+    Active sets. Source: C. Lawson, R. Hanson, "Solving Least Squares Problems", 1974, chapter 23.
     """
     scale = np.sqrt((a * a).sum(axis=0))
     scale[scale == 0] = 1.0
     scaled = a / scale
-    gram = scaled.T @ scaled + pull * np.eye(a.shape[1])
+    size = a.shape[1]
+    gram = scaled.T @ scaled + pull * np.eye(size)
     target = scaled.T @ b + (0 if prior is None else pull * prior * scale)
-    x = np.zeros(a.shape[1])
-    for _ in range(rounds):
-        before = x.copy()
-        for j in range(len(x)):
-            x[j] = max(0.0, x[j] + (target[j] - gram[j] @ x) / gram[j, j])
-        if np.abs(x - before).max(initial=0.0) < 1e-9 * max(1.0, float(np.abs(x).max(initial=0.0))):
+    x, free = np.zeros(size), np.zeros(size, dtype=bool)
+    for _ in range(10 * size):
+        gradient = np.where(free, -np.inf, target - gram @ x)
+        j = int(gradient.argmax())
+        if gradient[j] <= 1e-12 * max(1.0, float(np.abs(target).max(initial=0.0))):
             break
+        free[j] = True
+        while True:
+            solved = np.zeros(size)
+            solved[free] = np.linalg.solve(gram[np.ix_(free, free)], target[free])
+            below = free & (solved <= 0)
+            if not below.any():
+                break
+            # As far towards it as nothing becomes negative.
+            step = float((x[below] / (x[below] - solved[below])).min())
+            x = x + step * (solved - x)
+            free &= x > 1e-15
+            x[~free] = 0.0
+        x = solved
     return np.asarray(x / scale)
 
 
@@ -332,8 +405,9 @@ def hash_of(text: str) -> int:
     return zlib.crc32(text.encode())
 
 
-def _key(parameters: Any) -> str:
-    return " ".join(f"{k}={v}" for k, v in sorted(parameters.items()) if not k.endswith("_FILE"))
+def _key(parameters: Mapping[str, Any], inside: Mapping[str, float]) -> str:
+    items = [*sorted(parameters.items()), *sorted(inside.items())]
+    return " ".join(f"{k}={v}" for k, v in items if not k.endswith("_FILE"))
 
 
 def _kernel(module: str, parameters: Mapping[str, int | str]) -> Kernel:

@@ -10,6 +10,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from qfx.cost.contents import APART, expected
+
 if TYPE_CHECKING:
     from qfx.rtl.design import Kernel
 
@@ -18,14 +20,18 @@ Products = Mapping[tuple[int, int, int, int], tuple[float, float]]
 Features = dict[str, float]
 
 
-def features(kernel: Kernel, products: Products) -> Features:
+def features(kernel: Kernel, products: Products, contents: Mapping[str, float] | None = None) -> Features:
     """Features by name, for LUTs and flip-flops alike; always with ``one`` and with the ``plain`` estimate of
-    :mod:`qfx.rtl.estimate` where there is no better one."""
+    :mod:`qfx.rtl.estimate` where there is no better one.
+
+    Args:
+        contents: of the memories, :func:`qfx.cost.contents.of`; what is missing is that of random words.
+    """
     numbers = {k: v for k, v in kernel.parameters.items() if isinstance(v, int)}
     maker = _MAKERS.get(kernel.module)
     found = {"one": 1.0}
     if maker is not None:
-        found |= maker(numbers, kernel.parameters, products)
+        found |= maker(numbers, kernel.parameters, products, contents or {})
     else:
         from qfx.rtl import estimate
 
@@ -43,9 +49,9 @@ def blocks(kernel: Kernel, products: Products) -> tuple[float, float]:
     match kernel.module:
         case "qfx_matvec" | "qfx_depthwise":
             lanes = n["PE"] * n["SIMD"] if kernel.module == "qfx_matvec" else n["P"]
-            dsp = lanes * _product(n, products)[1] if n.get("KIND", 0) == 0 else 0.0
+            dsp = lanes * _blocks_of(n, products, "A", "W")
         case "qfx_affine":
-            dsp = n["P"] * _scale(n, products)[1]
+            dsp = n["P"] * _blocks_of(n, products, "IN", "SCALE")
         case _:
             dsp = float(plain.dsp)
     if text.get("ROM_STYLE") == "distributed" and text.get("RAM_STYLE", "distributed") == "distributed":
@@ -53,33 +59,43 @@ def blocks(kernel: Kernel, products: Products) -> tuple[float, float]:
     return dsp, float(plain.bram18)
 
 
-def ram(depth: int, width: int) -> float:
-    """LUTs of a distributed memory with one write and one read port: RAM32M holds 6 bits by 32 words in four
-    LUTs, RAM64M 3 bits by 64 words (AMD UG474)."""
-    if depth <= 32:
-        return 4 * math.ceil(width / 6)
-    return 4 * math.ceil(width / 3) * math.ceil(depth / 64)
+def _blocks_of(n: Mapping[str, int], products: Products, a: str, w: str) -> float:
+    """DSP blocks of one multiplier; weights in minifloat codes are integers when they get there."""
+    width, kind = n[f"{w}_WIDTH"], n.get("KIND", 0)
+    if kind == 5:
+        width += (1 << n["W_EXP"]) - 1 - n["W_EXP"]
+    if kind not in (0, 5):
+        return 0.0
+    return products_of(products, n[f"{a}_WIDTH"], width, n[f"{a}_SIGNED"], n[f"{w}_SIGNED"])[1]
 
 
-def rom(depth: int, width: int) -> float:
-    """LUTs of a table: one per bit of up to 16 words, and as many more as it is deeper.
+def ram(depth: int, width: int, *, style: str = "distributed", ports: int = 2) -> float:
+    """LUTs of a memory that is written; none where it is in block RAM.
 
-    A LUT holds 64 bits, but Yosys' mapping of tables that share their inputs uses about 16 of them.
+    Four LUTs hold 32 words by 6 bits or 64 words by 3 bits with one write and one read port, 32 words by 8
+    bits or 64 words by 4 bits with one port for both (AMD UG474).
     """
-    return 0.0 if depth <= 1 else width * max(1.0, depth / 16)
+    from qfx.rtl import estimate
+
+    if style != "distributed" and estimate.memory(depth, width, rom=False, style=style).bram18:
+        return 0.0
+    if depth <= 32:
+        return 4 * math.ceil(width / (6 if ports == 2 else 8))
+    pieces = math.ceil(depth / 64)
+    # The words of several pieces meet in multiplexers of four; each piece has a write enable.
+    select = width * math.ceil((pieces - 1) / 3) + (pieces if pieces > 1 else 0)
+    return 4 * math.ceil(width / (3 if ports == 2 else 4)) * pieces + select
+
+
+def rom(contents: Mapping[str, float], name: str, depth: int, width: int) -> dict[str, float]:
+    """``lut``, ``live``, ``ff`` of a ROM: what its words have, or random ones."""
+    random = expected(depth, width) if f"{name}_lut" not in contents else {}
+    return {key: contents.get(f"{name}_{key}", random.get(key, 0.0)) for key in ("lut", "live", "ff")}
 
 
 def bits(n: int) -> int:
     """Bits of a counter of ``n`` steps."""
     return max(1, (n - 1).bit_length())
-
-
-def _product(n: Mapping[str, int], products: Products) -> tuple[float, float]:
-    return products_of(products, n["A_WIDTH"], n["W_WIDTH"], n["A_SIGNED"], n["W_SIGNED"])
-
-
-def _scale(n: Mapping[str, int], products: Products) -> tuple[float, float]:
-    return products_of(products, n["IN_WIDTH"], n["SCALE_WIDTH"], n["IN_SIGNED"], n["SCALE_SIGNED"])
 
 
 def products_of(products: Products, a: int, b: int, a_signed: int, b_signed: int) -> tuple[float, float]:
@@ -94,80 +110,141 @@ def products_of(products: Products, a: int, b: int, a_signed: int, b_signed: int
     return 0.0, float(math.ceil(max(a, b) / 24) * math.ceil(min(a, b) / 17))
 
 
-def _matvec(n: Mapping[str, int], text: Mapping[str, Any], products: Products) -> Features:
-    from qfx.rtl import estimate
-
-    pe, simd, acc = n["PE"], n["SIMD"], n["ACC_WIDTH"]
+def _matvec(
+    n: Mapping[str, int], text: Mapping[str, Any], products: Products, contents: Mapping[str, float]
+) -> Features:
     words = n["GROUPS"] * n["NF"] * n["SF"]
-    sums, count, width = 0, simd, n["A_WIDTH"] + n["W_WIDTH"]
-    while count > 1:
-        sums += count // 2 * (width + 1)
-        count, width = (count + 1) // 2, width + 1
-    adds = n["SF"] > 1 or n["HAS_BIAS"]
-    found = {
-        "accumulate": float(pe * acc * bool(adds)),
-        "registers": float(pe * acc),
-        "counters": float(bits(n["SF"]) + bits(n["NF"]) + bits(words)),
-    }
-    kind = n.get("KIND", 0)
-    if kind == 0:
-        product, dsp = _product(n, products)
-        found["product" if words > 1 else "constant_product"] = pe * simd * product
-        found["sum"] = float(pe * sums)
-        found["dsp_product"] = pe * simd * dsp * (n["A_WIDTH"] + n["W_WIDTH"])
-        found["product_bits"] = float(pe * simd * (n["A_WIDTH"] + n["W_WIDTH"]))
-    else:
-        plain = estimate.dot({**n, "OUT_WIDTH": acc}, simd)
-        found[f"dot_lut_{kind}" if words > 1 else f"constant_dot_lut_{kind}"] = pe * float(plain.lut)
-        found[f"dot_ff_{kind}"] = pe * float(plain.ff)
-    if text.get("ROM_STYLE") != "block":
-        found["rom"] = rom(words, pe * simd * n["W_WIDTH"])
-        found["rom_rest"] = (
-            rom(1 << bits(words), pe * simd * n["W_WIDTH"]) - found["rom"] if words > 1 else 0.0
-        )
-    found["operands"] = float(simd * n["A_WIDTH"] + (pe * simd * n["W_WIDTH"] if words > 1 else 0))
+    found = _multiply(n, products, contents, "weight", n["PE"], n["SIMD"], words, text)
+    found["counters"] = float(bits(n["SF"]) + bits(n["NF"]) + bits(words))
     if n["HAS_BIAS"]:
-        found["bias"] = rom(n["GROUPS"] * n["NF"], pe * acc)
+        found |= _added(contents, "bias", n["GROUPS"] * n["NF"], n["PE"] * n["ACC_WIDTH"])
     if n["NF"] > 1 and n["SF"] > 1:
-        found["replay"] = ram(n["SF"], simd * n["A_WIDTH"])
+        style = str(text.get("RAM_STYLE", "auto"))
+        found["replay"] = ram(n["SF"], n["SIMD"] * n["A_WIDTH"], style=style, ports=1)
+        found["operand_mux"] = float(n["SIMD"] * n["A_WIDTH"])
+    if n.get("BLOCK"):
+        lanes = n["PE"] * (n["SIMD"] // n["BLOCK"])
+        # Two bits of a shift to a look-up table.
+        found["block_shift"] = float(lanes * n["ACC_WIDTH"] * math.ceil(n["SCALE_WIDTH"] / 2))
+        found["block_sum"] = float(lanes * n["ACC_WIDTH"])
+        scales = rom(contents, "scales", max(1, words // n["HOLD"]), lanes * n["SCALE_WIDTH"])
+        found |= {"scale_rom": scales["lut"], "scale_registers": scales["ff"]}
     return found
 
 
-def _depthwise(n: Mapping[str, int], text: Mapping[str, Any], products: Products) -> Features:
-    product, dsp = _product(n, products)
+def _depthwise(
+    n: Mapping[str, int], text: Mapping[str, Any], products: Products, contents: Mapping[str, float]
+) -> Features:
     words = n["GROUPS"] * n["K"]
-    return {
-        "product": n["P"] * product,
-        "dsp_product": n["P"] * dsp * (n["A_WIDTH"] + n["W_WIDTH"]),
-        "accumulate": float(n["P"] * n["ACC_WIDTH"]),
-        "rom": rom(words, n["P"] * n["W_WIDTH"]) if text.get("ROM_STYLE") != "block" else 0.0,
-        "bias": rom(n["GROUPS"], n["P"] * n["ACC_WIDTH"]) if n["HAS_BIAS"] else 0.0,
-        "operands": float(n["P"] * (n["A_WIDTH"] + n["W_WIDTH"])),
-    }
+    found = _multiply(n, products, contents, "weight", n["P"], 1, words, text)
+    found["counters"] = float(bits(n["K"]) + bits(words))
+    if n["HAS_BIAS"]:
+        found |= _added(contents, "bias", n["GROUPS"], n["P"] * n["ACC_WIDTH"])
+    return found
 
 
-def _affine(n: Mapping[str, int], text: Mapping[str, Any], products: Products) -> Features:
-    product, dsp = _scale(n, products)
-    one = n["BEATS"] == 1
-    return {
-        "constant_product" if one else "product": n["P"] * product,
-        "dsp_product": n["P"] * dsp * (n["IN_WIDTH"] + n["SCALE_WIDTH"]),
-        "add": float(n["P"] * n["OUT_WIDTH"]),
-        "rom": rom(n["BEATS"], n["P"] * n["SCALE_WIDTH"]) if text.get("ROM_STYLE") != "block" else 0.0,
-        "bias": rom(n["BEATS"], n["P"] * n["OUT_WIDTH"]) if n["HAS_OFFSET"] else 0.0,
-        "operands": float(n["P"] * (n["IN_WIDTH"] + n["SCALE_WIDTH"])),
-    }
+def _affine(
+    n: Mapping[str, int], text: Mapping[str, Any], products: Products, contents: Mapping[str, float]
+) -> Features:
+    names = {"IN_WIDTH": "A_WIDTH", "IN_SIGNED": "A_SIGNED", "SCALE_WIDTH": "W_WIDTH"}
+    names |= {"SCALE_SIGNED": "W_SIGNED", "OUT_WIDTH": "ACC_WIDTH", "HAS_OFFSET": "HAS_BIAS"}
+    n = {names.get(name, name): value for name, value in n.items()}
+    found = _multiply(n, products, contents, "scale", n["P"], 1, n["BEATS"], text)
+    found["counters"] = float(bits(n["BEATS"]))
+    if n["HAS_BIAS"]:
+        found |= _added(contents, "offset", n["BEATS"], n["P"] * n["ACC_WIDTH"])
+    return found
 
 
-def _fifo(n: Mapping[str, int], text: Mapping[str, Any], products: Products) -> Features:
+def _multiply(
+    n: Mapping[str, int],
+    products: Products,
+    contents: Mapping[str, float],
+    name: str,
+    rows: int,
+    pairs: int,
+    words: int,
+    text: Mapping[str, Any],
+) -> Features:
+    """``rows`` dot products of ``pairs`` with weights of a memory ``name``, and their accumulators."""
+    from qfx.rtl import estimate
+
+    a, w, acc, kind = n["A_WIDTH"], n["W_WIDTH"], n["ACC_WIDTH"], n.get("KIND", 0)
+    lanes = rows * pairs
+    block = n.get("BLOCK", 0) or pairs
+    stored = lanes * w
+    held = rom(contents, name, words, stored) if text.get("ROM_STYLE") != "block" else {}
+    live = held.get("live", 1.0) if words > 1 else 1.0
+    found: Features = {}
+    if kind in (5, 6):
+        # A table for each bit of the integers that minifloat codes stand for.
+        w += (1 << n["W_EXP"]) - 1 - n["W_EXP"]
+        found["decode"] = float(lanes * w)
+        kind -= 5
+    dsp = 0.0
+    if kind in (0, 1):
+        lut, dsp = products_of(products, a, w, n["A_SIGNED"], n["W_SIGNED"]) if kind == 0 else (
+            float(estimate.booth(a, n["A_SIGNED"], w, n["W_SIGNED"])), 0.0,
+        )  # fmt: skip
+        lut, dsp = (lut, dsp) if words > 1 else (0.0, 0.0)
+        how = "dsp" if dsp else "booth" if kind else "table"
+        adders = lanes / block * _tree(block, a + w)
+        if words == 1:
+            nonzero = contents.get(f"{name}_nonzero", 0.9 * lanes)
+            digits = contents.get(f"{name}_digits", (w + 1) / 3 * lanes)
+            found["constant_adders"] = max(0.0, digits - nonzero) * (a + 1)
+            found["constant_sum"] = adders * nonzero / lanes
+            found["constant_bits"] = nonzero * (a + w)
+        else:
+            found[f"product_{how}"] = lanes * lut * live
+            found["sum_dsp" if dsp else "sum"] = float(adders)
+            found["sum_bits_dsp" if dsp else "sum_bits"] = float(adders + lanes * (a + w))
+    else:
+        plain = estimate.dot({**n, "OUT_WIDTH": acc}, block)
+        constant = "" if words > 1 else "constant_"
+        found[f"{constant}dot_lut_{kind}"] = lanes / block * float(plain.lut)
+        found[f"{constant}dot_ff_{kind}"] = lanes / block * float(plain.ff)
+    # A DSP block has registers for its operands, and an accumulator.
+    inside = bool(dsp) and pairs == 1
+    adds = n.get("SF", n.get("K", 1)) > 1 or n["HAS_BIAS"]
+    found["accumulate_dsp" if inside else "accumulate"] = float(rows * acc * bool(adds))
+    found["registers_dsp" if inside else "registers"] = float(rows * acc)
+    found["operands_dsp" if dsp else "operands"] = float(pairs * a * (rows if pairs == 1 else 1))
+    if held and words > 1:
+        found["rom" if words <= APART or text.get("ROM_STYLE") != "distributed" else "table"] = held["lut"]
+        found["word_dsp" if dsp else "word"] = held["ff"]
+    found["stages"] = float(bits(pairs) if pairs > 1 else 0)
+    return found
+
+
+def _tree(count: int, width: int) -> int:
+    """Bits of the adders of a tree of ``count`` numbers."""
+    total = 0
+    while count > 1:
+        total += count // 2 * (width + 1)
+        count, width = (count + 1) // 2, width + 1
+    return total
+
+
+def _added(contents: Mapping[str, float], name: str, depth: int, width: int) -> Features:
+    """What is added to sums, from a memory."""
+    held = rom(contents, name, depth, width)
+    return {"bias": held["lut"], "bias_word": held["ff"], "bias_bits": width * held["live"]}
+
+
+def _fifo(
+    n: Mapping[str, int], text: Mapping[str, Any], products: Products, contents: Mapping[str, float]
+) -> Features:
     depth, width = n["DEPTH"], n["WIDTH"]
-    found = {"pointers": float(bits(depth) + (depth + 1).bit_length())}
+    found = {"address": float(bits(depth)), "count": float(depth.bit_length())}
     if n["STYLE"] == 0:
         return found | {"memory": ram(depth, width)}
     return found | {"width": float(width)}
 
 
-def _window(n: Mapping[str, int], text: Mapping[str, Any], products: Products) -> Features:
+def _window(
+    n: Mapping[str, int], text: Mapping[str, Any], products: Products, contents: Mapping[str, float]
+) -> Features:
     down, across = (n["KERNEL_H"] - 1) * n["DILATION_H"], (n["KERNEL_W"] - 1) * n["DILATION_W"]
     span = (down * n["IN_W"] + across) * n["BEATS"]
     fill = max(n["DEPTH"], span + n["BEATS"]).bit_length() + 1
@@ -180,36 +257,68 @@ def _window(n: Mapping[str, int], text: Mapping[str, Any], products: Products) -
         "width": float(n["WIDTH"]),
         "padding": float(n["PAD_TOP"] > 0) * places,
     }
-    if text.get("RAM_STYLE") != "block":
-        found["memory"] = ram(n["DEPTH"], n["WIDTH"])
+    found["memory"] = ram(n["DEPTH"], n["WIDTH"], style=str(text.get("RAM_STYLE", "auto")))
     return found
 
 
-def _cast(n: Mapping[str, int], text: Mapping[str, Any], products: Products) -> Features:
+def _cast(
+    n: Mapping[str, int], text: Mapping[str, Any], products: Products, contents: Mapping[str, float]
+) -> Features:
     p = n["P"]
     wide = n["IN_WIDTH"] + (n["ALIGN_MAX"] if n["PER_CHANNEL"] else 0)
     right = min(max(n["SHIFT"], 0), wide + 2)
     kept = max(wide - right, 0) + max(-n["SHIFT"], 0)
     over = max(kept + 1 - n["OUT_WIDTH"], 0)
     shifts = n["PER_CHANNEL"] and n["BEATS"] > 1
+    amounts = p * bits(n["ALIGN_MAX"] + 1)
+    held = rom(contents, "align", n["BEATS"], amounts)
     return {
         "result": float(p * n["OUT_WIDTH"]),
         "carry": float(p * min(kept + 1, n["OUT_WIDTH"] + 1) * (right > 0 and n["ROUNDING"] != 0)),
         "dropped": float(p * max(right - 1, 0) * (n["ROUNDING"] in (1, 3, 4, 5, 6))),
         "over": float(p * over * (n["OVERFLOW"] != 3)),
         # With one beat every lane shifts by a constant: wires.
-        "shifter": float(p * wide * bits(n["ALIGN_MAX"] + 1)) if shifts else 0.0,
+        "shifter": wide * held["live"] * amounts if shifts else 0.0,
         "wide": float(p * wide) if n["PER_CHANNEL"] else 0.0,
-        "rom": rom(n["BEATS"], p * bits(n["ALIGN_MAX"] + 1)) if shifts else 0.0,
+        "rom": held["lut"] if shifts else 0.0,
         "index": float(bits(n["BEATS"])) if shifts else 0.0,
     }
 
 
-def _lanes(n: Mapping[str, int], text: Mapping[str, Any], products: Products) -> Features:
+def _cast_minifloat(
+    n: Mapping[str, int], text: Mapping[str, Any], products: Products, contents: Mapping[str, float]
+) -> Features:
+    p, right = n["P"], min(max(n["SHIFT"], 0), n["IN_WIDTH"] + 2)
+    wide = max(n["IN_WIDTH"] + max(-n["SHIFT"], 0), right) + 1
+    return {
+        "result": float(p * n["OUT_WIDTH"]),
+        # Where the leading one decides whether a place is kept.
+        "places": float(p * max(n["OUT_WIDTH"] - n["PRECISION"], 0)),
+        "dropped": float(p * max(right - 1, 0)),
+        "over": float(p * max(wide - right - n["OUT_WIDTH"], 0) * n["SATURATE"]),
+        "wide": float(p * wide),
+    }
+
+
+def _encode_minifloat(
+    n: Mapping[str, int], text: Mapping[str, Any], products: Products, contents: Mapping[str, float]
+) -> Features:
+    return {
+        "wide": float(n["P"] * n["IN_WIDTH"]),
+        "negated": float(n["P"] * n["IN_WIDTH"] * n["IN_SIGNED"]),
+        "result": float(n["P"] * (n["EXP"] + n["MAN"] + n["IN_SIGNED"])),
+    }
+
+
+def _lanes(
+    n: Mapping[str, int], text: Mapping[str, Any], products: Products, contents: Mapping[str, float]
+) -> Features:
     return {"result": float(n["P"] * n["OUT_WIDTH"])}
 
 
-def _resize(n: Mapping[str, int], text: Mapping[str, Any], products: Products) -> Features:
+def _resize(
+    n: Mapping[str, int], text: Mapping[str, Any], products: Products, contents: Mapping[str, float]
+) -> Features:
     small, big = sorted((n["IN"], n["OUT"]))
     return {
         "count": float(bits(big // small)) if big > small else 0.0,
@@ -218,8 +327,10 @@ def _resize(n: Mapping[str, int], text: Mapping[str, Any], products: Products) -
     }
 
 
-def _pool(n: Mapping[str, int], text: Mapping[str, Any], products: Products) -> Features:
-    maximum = n["MODE"] == 0
+def _pool(
+    n: Mapping[str, int], text: Mapping[str, Any], products: Products, contents: Mapping[str, float]
+) -> Features:
+    maximum = n["MODE"] != 1
     width = n["IN_WIDTH"] + (0 if maximum else bits(n["K"]))
     scaled = not maximum and n["SCALE_WIDTH"] > 2
     return {
@@ -230,20 +341,25 @@ def _pool(n: Mapping[str, int], text: Mapping[str, Any], products: Products) -> 
     }
 
 
-def _binary(n: Mapping[str, int], text: Mapping[str, Any], products: Products) -> Features:
+def _binary(
+    n: Mapping[str, int], text: Mapping[str, Any], products: Products, contents: Mapping[str, float]
+) -> Features:
     if n["MODE"] == 2:
         product, _ = products_of(products, n["WIDTH0"], n["WIDTH1"], n["SIGNED0"], n["SIGNED1"])
         return {"product": n["P"] * product, "result": float(n["P"] * n["OUT_WIDTH"])}
     return {"result": float(n["P"] * n["OUT_WIDTH"])}
 
 
-_MAKERS: dict[str, Callable[[Mapping[str, int], Mapping[str, Any], Products], Features]] = {
+_Maker = Callable[[Mapping[str, int], Mapping[str, Any], Products, Mapping[str, float]], Features]
+_MAKERS: dict[str, _Maker] = {
     "qfx_matvec": _matvec,
     "qfx_depthwise": _depthwise,
     "qfx_affine": _affine,
     "qfx_fifo": _fifo,
     "qfx_window": _window,
     "qfx_cast_stream": _cast,
+    "qfx_cast_minifloat": _cast_minifloat,
+    "qfx_encode_minifloat": _encode_minifloat,
     "qfx_relu": _lanes,
     "qfx_upsize": _resize,
     "qfx_downsize": _resize,

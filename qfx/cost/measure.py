@@ -48,7 +48,8 @@ def measure(
             :func:`qfx.rtl.generate`; those of its files that are not Verilog are memory contents.
         parameters: of the top module, on top of those of the target.
         data_files: memory files, on top of those of the target.
-        per_layer: also count each instance of the top module (a second synthesis, with the hierarchy kept).
+        per_layer: also count each instance of the top module (a second synthesis, in which each of them stays
+            a module of its own).
         dsp: whether multipliers may go into DSP blocks; without, everything is counted in LUTs.
         family: Yosys' name of the device family; ``xc7`` is the one whose counts were checked.
         fmax: also place and route for a Lattice ECP5-85F (the ``fmax`` extra) and report the clock frequency
@@ -64,7 +65,9 @@ def measure(
     if family not in FAMILIES:
         raise QfxError(f"cost: unknown family {family!r}; supported: {', '.join(FAMILIES)}")
     kernel = _kernel(target, parameters or {}, data_files or ())
-    options = {"per_layer": per_layer, "dsp": dsp, "family": family, "fmax": fmax}
+    # Instances were once synthesised with all of the hierarchy kept.
+    layers = "instances" if per_layer else False
+    options = {"per_layer": layers, "dsp": dsp, "family": family, "fmax": fmax}
     versions = {"yosys": yosys.version(), **({"nextpnr": nextpnr.version()} if fmax else {})}
     place = cache_dir() / f"{_key(kernel, options, versions)}.json"
     if cache and place.is_file():

@@ -1,5 +1,5 @@
-"""Clock frequency after place and route, on a Lattice ECP5: the largest family with an open "
-"flow in the package registries."""
+"""Clock frequency after place and route, on a Lattice ECP5: the largest family with an open flow in
+the package registries."""
 
 from __future__ import annotations
 

@@ -60,8 +60,8 @@ class Cost:
         cells: every primitive with its count.
         warnings: what the tool warned about.
         tool, version: what measured it.
-        instances: the instances of the top module one by one, when asked for. Synthesised with the hierarchy
-            kept, so that their sum differs from the flattened total by what is optimised across boundaries.
+        instances: the instances of the top module one by one, when asked for. Each is synthesised as a module
+            of its own, so that their sum differs from the total by what is optimised across boundaries.
         top: the measured module.
     """
 

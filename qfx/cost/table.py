@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,21 +15,29 @@ from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from qfx.cost import yosys
+from qfx.cost import contents, yosys
+from qfx.cost.designs import Drawn, designs
 from qfx.cost.kernel import Kernel as Source
 from qfx.cost.measure import cache_dir
 from qfx.cost.result import count
 from qfx.errors import QfxError
 
 if TYPE_CHECKING:
-    from qfx.rtl.design import Design, Kernel
+    from qfx.rtl.design import Kernel
 
-FORMAT, VERSION = "qfx-cost-table", 1
+FORMAT, VERSION = "qfx-cost-table", 2
 RESOURCES = ("lut", "ff", "dsp", "bram18")
+#: Networks of the shipped table: those that give kernels, and those that are measured as a whole.
+NETWORKS, WHOLES = 12, 30
+#: Families of number formats in it. Networks of MX formats take ten times as long to synthesise.
+MEASURED = ("integer", "minifloat", "khot")
+# The parser that checks generated Verilog (pyverilog) has one state for all threads.
+_GENERATING = Lock()
 #: Widths of multipliers that are measured, unsigned activations by signed weights.
-PRODUCT_WIDTHS = range(2, 9)
+PRODUCT_WIDTHS = range(1, 9)
 
 
 @dataclass(frozen=True)
@@ -37,11 +46,13 @@ class Row:
 
     Attributes:
         module, parameters: of the instance; names of memory files are left out.
+        contents: of its memories (:func:`qfx.cost.contents.of`).
         lut, ff, dsp, bram18: what it and everything below it took.
     """
 
     module: str
     parameters: dict[str, int | str]
+    contents: dict[str, float]
     lut: int
     ff: int
     dsp: int
@@ -50,10 +61,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Whole:
-    """A design as it was measured flattened: modules and parameters of its kernels, and what all of it
-    took."""
+    """A design as it was measured flattened: the family of its number formats, modules, parameters and
+    contents of its kernels, and what all of it took."""
 
-    kernels: tuple[tuple[str, dict[str, int | str]], ...]
+    family: str
+    kernels: tuple[tuple[str, dict[str, int | str], dict[str, float]], ...]
     lut: int
     ff: int
     dsp: int
@@ -104,10 +116,7 @@ class Table:
                 data["version"],
                 data["family"],
                 tuple(Row(**row) for row in data["rows"]),
-                tuple(
-                    Whole(**{**whole, "kernels": tuple((str(m), dict(p)) for m, p in whole["kernels"])})
-                    for whole in data["wholes"]
-                ),
+                tuple(Whole(**{**whole, "kernels": _kernels(whole)}) for whole in data["wholes"]),
                 tuple(tuple(product) for product in data["products"]),
                 dict(data["sources"]),
                 dict(data["made"]),
@@ -145,6 +154,12 @@ class Table:
         return [name for name, digest in self.sources.items() if source_digest(name) != digest]
 
 
+def _kernels(whole: Mapping[str, Any]) -> tuple[tuple[str, dict[str, int | str], dict[str, float]], ...]:
+    return tuple(
+        (str(module), dict(parameters), dict(inside)) for module, parameters, inside in whole["kernels"]
+    )
+
+
 @cache
 def shipped() -> Table:
     """The table that comes with the package."""
@@ -153,11 +168,11 @@ def shipped() -> Table:
 
 
 def build(
-    networks: int = 10,
-    wholes: int = 30,
+    networks: int = NETWORKS,
+    wholes: int = WHOLES,
     *,
     seed: int = 1,
-    families: Sequence[str] = ("integer",),
+    families: Sequence[str] = MEASURED,
     jobs: int = 1,
     family: str = "xc7",
     note: Callable[[str], None] | None = None,
@@ -176,20 +191,19 @@ def build(
         family: Yosys' name of the device family.
         note: called with a line about each measurement.
     """
-    from qfx.cost.designs import designs
 
-    def one(job: tuple[int, Any, Any, bool]) -> dict[str, Any]:
-        index, graph, arguments, whole = job
-        found = measured(graph, arguments, family, whole=whole)
+    def one(drawn: Drawn, *, whole: bool) -> dict[str, Any]:
+        found = measured(drawn, family, whole=whole)
         if note is not None:
-            note(f"network {index}: " + ("whole" if whole else f"{len(found['tree'])} kernels"))
+            what = "whole" if whole else f"{len(found['rows'])} kernels"
+            note(f"{drawn.family} network {drawn.number} of seed {seed + whole}: {what}")
         return found
 
-    drawn = [(*network, False) for network in designs(seed, networks, families)]
-    drawn += [(*network, True) for network in designs(seed + 1, wholes, families)]
     with ThreadPoolExecutor(max(1, jobs)) as pool:
         products = pool.submit(measured_products, family)
-        results = list(pool.map(one, drawn))
+        kernels = [pool.submit(one, d, whole=False) for d in designs(seed, networks, families)]
+        flat = [pool.submit(one, d, whole=True) for d in designs(seed + 1, wholes, families)]
+        results = [job.result() for job in (*kernels, *flat)]
         table_of_products = products.result()
     made = {"seed": seed, "networks": networks, "wholes": wholes, "families": list(families)}
     return assemble(results, table_of_products, family, made)
@@ -202,55 +216,49 @@ def assemble(
     made: Mapping[str, Any],
 ) -> Table:
     """A table of measured designs (:func:`measured`) and multipliers; equal kernels stand in it once each
-    time
-    they were measured."""
-    rows: list[Row] = []
-    wholes: list[Whole] = []
-    for result in results:
-        rows += [Row(**row) for row in result.get("tree", ())]
-        if "whole" in result:
-            kernels = tuple((module, dict(parameters)) for module, parameters in result["kernels"])
-            wholes.append(Whole(kernels, **result["whole"]))
+    time they were measured."""
+    rows = tuple(row for result in results for row in result.get("rows", ()))
+    wholes = tuple(result["whole"] for result in results if "whole" in result)
     modules = sorted({row.module for row in rows})
     return Table(
-        "yosys", yosys.version(), family, tuple(rows), tuple(wholes), tuple(tuple(p) for p in products),
+        "yosys", yosys.version(), family, rows, wholes, tuple(tuple(p) for p in products),
         {name: source_digest(name) for name in modules}, dict(made),
     )  # fmt: skip
 
 
-def measured(graph: Any, arguments: Mapping[str, Any], family: str, *, whole: bool) -> dict[str, Any]:
-    """The kernels of a network's design one by one, ``tree``, or the design flattened, ``whole``, with its
-    ``kernels``."""
+def measured(drawn: Drawn, family: str, *, whole: bool) -> dict[str, Any]:
+    """The kernels of a network's design one by one, ``rows``, or the design flattened, ``whole``."""
     import qfx
 
     with tempfile.TemporaryDirectory(prefix="qfx-cost-") as scratch:
-        design = qfx.rtl.generate(graph, Path(scratch) / "rtl", **arguments)
+        with _GENERATING:
+            design = qfx.rtl.generate(drawn.graph, Path(scratch) / "rtl", **drawn.arguments)
         source = Source(
             design.top,
             [path for path in design.files if path.suffix == ".v"],
             {},
             [path for path in design.files if path.suffix != ".v"],
         )
-        if not whole:
-            return {"tree": _kept(source, family, False, lambda netlist: tree_rows(design, netlist))}
+        if whole:
+            found = _kept(source, family, True, lambda netlist: _resources(count(netlist.cells())))
+            kernels = tuple((k.module, plain_parameters(k), contents.of(k)) for k in design.kernels)
+            return {"whole": Whole(drawn.family, kernels, **found)}
+        found = _kept(source, family, False, _instances)
         return {
-            "whole": _kept(source, family, True, lambda netlist: _resources(count(netlist.cells()))),
-            "kernels": [(kernel.module, plain_parameters(kernel)) for kernel in design.kernels],
+            "rows": [
+                Row(k.module, plain_parameters(k), contents.of(k), **found[k.name])
+                for k in design.kernels
+                if k.name in found
+            ]
         }
 
 
-def tree_rows(design: Design, netlist: yosys.Netlist) -> list[dict[str, Any]]:
-    """The kernels of a design that was synthesised with its hierarchy, as plain rows."""
-    rows = []
-    for kernel in design.kernels:
-        module = netlist.instances.get(kernel.name)
-        if module is None:
-            continue
-        cells = netlist.cells(module) if module in netlist.modules else {}
-        rows.append(
-            {"module": kernel.module, "parameters": plain_parameters(kernel), **_resources(count(cells))}
-        )
-    return rows
+def _instances(netlist: yosys.Netlist) -> dict[str, dict[str, int]]:
+    """What each instance of the top module took, and everything below it."""
+    return {
+        name: _resources(count(netlist.cells(module) if module in netlist.modules else {}))
+        for name, module in netlist.instances.items()
+    }
 
 
 def plain_parameters(kernel: Kernel) -> dict[str, int | str]:
@@ -262,8 +270,6 @@ def plain_parameters(kernel: Kernel) -> dict[str, int | str]:
 def defaults(module: str) -> dict[str, int | str]:
     """The defaults of a module's parameters, read from its Verilog: what a kernel that was measured before a
     parameter was added has for it."""
-    import re
-
     from qfx.rtl import emit
 
     path = emit.KERNELS / f"{module}.v"
@@ -275,9 +281,8 @@ def defaults(module: str) -> dict[str, int | str]:
 
 
 def measured_products(family: str = "xc7") -> list[list[int]]:
-    """LUTs and DSP blocks of ``qfx_mul`` for all widths of :data:`PRODUCT_WIDTHS`: ``[a width, b width, a
-    signed,
-    b signed, LUT, DSP]``."""
+    """LUTs and DSP blocks of ``qfx_mul`` for all widths of :data:`PRODUCT_WIDTHS`: ``[a width, b width,
+    a signed, b signed, LUT, DSP]``."""
     from qfx.rtl import emit
 
     pairs = [(a, b) for a in PRODUCT_WIDTHS for b in PRODUCT_WIDTHS]
@@ -307,12 +312,13 @@ def measured_products(family: str = "xc7") -> list[list[int]]:
 
 @cache
 def source_digest(module: str) -> str:
-    """Digest of the Verilog of a module and all modules below it."""
+    """Digest of the Verilog of a module and all modules below it, without comments and white space."""
     from qfx.rtl import emit
 
     digest = hashlib.sha256()
     for path in emit.sources((module,)):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+        code = re.sub(r"//[^\n]*|/\*.*?\*/", " ", path.read_text(encoding="ascii"), flags=re.DOTALL)
+        digest.update(f"{path.name}\0{' '.join(code.split())}\0".encode())
     return digest.hexdigest()[:16]
 
 
@@ -325,7 +331,8 @@ def _kept(source: Source, family: str, flat: bool, read: Callable[[yosys.Netlist
     """What ``read`` makes of a synthesis; kept by the content of the sources and the version of the tool."""
     from qfx.report.build import write_text
 
-    digest = hashlib.sha256(f"{VERSION} {yosys.version()} {family} {flat} {source.top}".encode())
+    mode = "flat" if flat else "instances"
+    digest = hashlib.sha256(f"{VERSION} {yosys.version()} {family} {mode} {source.top}".encode())
     for path in sorted((*source.paths, *source.data_paths), key=lambda p: p.name):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     place = cache_dir() / "table" / f"{digest.hexdigest()[:40]}.json"

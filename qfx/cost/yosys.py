@@ -28,8 +28,8 @@ class SynthesisError(QfxError):
 
 @dataclass(frozen=True)
 class Netlist:
-    """What Yosys counted: cells of each module by type, the top module, its instances (name "
-    "-> module), warnings."""
+    """What Yosys counted: cells of each module by type, the top module, its instances (name -> module),
+    warnings."""
 
     top: str
     modules: Mapping[str, Mapping[str, int]]
@@ -123,11 +123,16 @@ def execute(
 def synthesize(
     kernel: Kernel, directory: Path, *, flatten: bool, dsp: bool, family: str, timeout_s: float
 ) -> Netlist:
-    """Synthesise for a Xilinx family and count cells."""
-    options = ["-flatten"] * flatten + ["-nodsp"] * (not dsp) + ["-noiopad", "-noclkbuf"]
+    """Synthesise for a Xilinx family and count cells.
+
+    Args:
+        flatten: everything into one module; without, each instance of the top module into one.
+    """
+    options = ["-flatten", *["-nodsp"] * (not dsp), "-noiopad", "-noclkbuf"]
     script = [
         *prepare(kernel, directory),
         f"dump -o instances.il {kernel.top}/c:*",
+        *[f"setattr -set keep_hierarchy 1 {kernel.top}/c:*"] * (not flatten),
         f"synth_xilinx -family {family} {' '.join(options)} -top {kernel.top}",
         "tee -q -o cells.json stat -json",
     ]

@@ -15,23 +15,24 @@ from qfx.cost.table import Row, Table, Whole
 
 
 def fifo(width: int, depth: int, lut: int) -> Row:
-    return Row("qfx_fifo", {"WIDTH": width, "DEPTH": depth, "STYLE": 0}, lut, 2 * lut, 0, 0)
+    return Row("qfx_fifo", {"WIDTH": width, "DEPTH": depth, "STYLE": 0}, {}, lut, 2 * lut, 0, 0)
 
 
 def synthetic() -> Table:
-    """FIFOs that cost 3 LUTs, 2 per pointer bit and 1 per LUT of memory; designs take 0.9 of their
-    kernels."""
+    """FIFOs that cost 3 LUTs, 2 per address bit, 1 per bit of the count and 1 per LUT of memory; designs
+    take 0.9 of their kernels."""
     rows = []
     for width in range(2, 30, 2):
         for depth in (4, 9, 20, 50, 100):
-            values = features._fifo({"WIDTH": width, "DEPTH": depth, "STYLE": 0}, {}, {})
-            rows.append(fifo(width, depth, round(3 + 2 * values["pointers"] + values["memory"])))
+            values = features._fifo({"WIDTH": width, "DEPTH": depth, "STYLE": 0}, {}, {}, {})
+            lut = 3 + 2 * values["address"] + values["count"] + values["memory"]
+            rows.append(fifo(width, depth, round(lut)))
     wholes = []
     for i in range(8):
         part = rows[5 * i : 5 * i + 5]
         lut = sum(row.lut for row in part)
-        kernels = tuple((row.module, row.parameters) for row in part)
-        wholes.append(Whole(kernels, round(0.9 * lut), round(1.8 * lut), 0, 0))
+        kernels = tuple((row.module, row.parameters, {}) for row in part)
+        wholes.append(Whole("integer", kernels, round(0.9 * lut), round(1.8 * lut), 0, 0))
     return Table("yosys", "0", "xc7", tuple(rows), tuple(wholes), ((4, 4, 0, 1, 18, 0),), {}, {"seed": 0})
 
 
@@ -51,16 +52,16 @@ def test_a_fit_finds_the_coefficients_again() -> None:
     found = estimator.Estimator(synthetic())
     model = found._models["qfx_fifo", "lut"]
     assert model.coefficients["one"] == pytest.approx(3, abs=0.8)  # drawn to its prior, 4
-    assert model.coefficients["pointers"] == pytest.approx(2, abs=0.2)
+    assert model.coefficients["address"] + model.coefficients["count"] == pytest.approx(3, abs=0.3)
     assert model.coefficients["memory"] == pytest.approx(1, abs=0.02)
     for row, values in zip(found.table.rows, found._values, strict=True):
         assert model(values)[0] == pytest.approx(row.lut, rel=0.03)
     assert model.error < 0.02
     shares, spread = found._share["lut"]
     assert shares["streams"] == pytest.approx(0.9, abs=0.01) and spread < 0.02
-    assert shares["multiply"] == shares["elements"] == 1  # of which there was nothing to learn
-    for measured, estimated in found.held_out("lut"):
-        assert estimated == pytest.approx(measured, rel=0.03)
+    assert shares["multiply"] == shares["elements"] == pytest.approx(0.9, abs=0.01)  # as the others
+    for measured, estimated, error in found.held_out("lut"):
+        assert estimated == pytest.approx(measured, rel=0.03) and error < 0.02 * measured
 
 
 def test_a_design_is_the_sum_of_its_kernels() -> None:
@@ -72,8 +73,8 @@ def test_a_design_is_the_sum_of_its_kernels() -> None:
         for i, w in enumerate((3, 17))
     ]
     each = [found.kernel(kernel) for kernel in kernels]
-    # Pointers of 6 + 6 bits; memories of 33 words, 3 bits to four LUTs.
-    assert [k.lut for k in each] == pytest.approx([3 + 24 + 4, 3 + 24 + 24], rel=0.03)
+    # Addresses and counts of 6 bits; memories of 33 words, 3 bits to four LUTs.
+    assert [k.lut for k in each] == pytest.approx([3 + 18 + 4, 3 + 18 + 24], rel=0.03)
     whole = found.design(kernels)
     assert whole.lut == pytest.approx(0.9 * sum(k.lut for k in each), rel=0.01)
     assert 0 < whole.lut_error < 0.1 * whole.lut and whole.kernels == tuple(each)
@@ -107,19 +108,24 @@ def test_tables_are_read_as_they_were_written(tmp_path: Path) -> None:
 
 
 def test_random_designs_are_drawn_again_alike() -> None:
-    (first, one, arguments), (second, two, more) = designs.designs(5, 2)
-    again, same, others = next(iter(designs.designs(5, 1)))
-    assert (first, arguments) == (again, others) and first < second
-    assert qfx.rtl.plan(one, **arguments).kernels == qfx.rtl.plan(same, **others).kernels
-    assert qfx.rtl.plan(two, **more).kernels != qfx.rtl.plan(one, **arguments).kernels
+    first, second = designs.designs(5, 2)
+    again = next(iter(designs.designs(5, 1)))
+    assert (first.number, first.arguments) == (again.number, again.arguments) and first.number < second.number
+    one = qfx.rtl.plan(first.graph, **first.arguments).kernels
+    assert one == qfx.rtl.plan(again.graph, **again.arguments).kernels
+    assert one != qfx.rtl.plan(second.graph, **second.arguments).kernels
+    assert [d.family for d in designs.designs(5, 4, table.MEASURED)] == [
+        "integer", "minifloat", "integer", "khot",
+    ]  # fmt: skip
 
 
 def test_the_shipped_table_estimates_designs() -> None:
     shipped = table.shipped()
     assert len(shipped.rows) >= 100 and len(shipped.wholes) >= 30 and shipped.version
     assert all(row.lut >= 0 and row.ff >= 0 for row in shipped.rows)
-    for _, graph, arguments in designs.designs(11, 3):
-        design = qfx.rtl.plan(graph, **arguments)
+    assert {whole.family for whole in shipped.wholes} == set(table.MEASURED)
+    for drawn in designs.designs(11, 4, table.MEASURED):
+        design = qfx.rtl.plan(drawn.graph, **drawn.arguments)
         found = qfx.cost.estimate(design)
         assert [k.name for k in found.kernels] == [k.name for k in design.kernels]
         assert 0 < found.lut_error < found.lut and 0 < found.ff_error < found.ff
@@ -144,9 +150,54 @@ def test_wider_multipliers_cost_no_less_in_the_resource_loss() -> None:
 
 
 def test_parallel_designs_are_refused() -> None:
-    _, graph, _ = next(iter(designs.designs(11, 1)))
+    graph = next(iter(designs.designs(11, 1))).graph
     with pytest.raises(QfxError, match="parallel design"):
         qfx.cost.estimate(qfx.rtl.plan(graph, architecture="parallel"))
+
+
+def test_the_shipped_table_is_that_of_the_kernels() -> None:
+    assert table.shipped().stale() == []
+
+
+def test_code_makes_a_table_stale_and_comments_do_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from qfx.rtl import emit
+
+    text = (emit.KERNELS / "qfx_fork.v").read_text()
+    digest = table.source_digest.__wrapped__
+    before = digest("qfx_fork")
+    monkeypatch.setattr(emit, "KERNELS", tmp_path)
+    (tmp_path / "qfx_fork.v").write_text(f"/* lint\n off */ // more\n{text}")
+    assert digest("qfx_fork") == before
+    (tmp_path / "qfx_fork.v").write_text(text.replace("N = ", "N = 1"))
+    assert digest("qfx_fork") != before
+
+
+@pytest.mark.parametrize("resource", ["lut", "ff"])
+def test_held_out_designs_are_estimated_well(resource: str) -> None:
+    """The goal for LUTs: 5 % on average over at least 30 designs (docs/results.md has the figures)."""
+    found = estimator.default().held_out(resource)
+    errors = [abs(estimated / measured - 1) for measured, estimated, _ in found]
+    assert len(errors) >= 30
+    assert np.mean(errors) <= (0.05 if resource == "lut" else 0.08)
+    inside = [abs(estimated - measured) <= 2 * error for measured, estimated, error in found]
+    assert np.mean(inside) >= 0.9
+
+
+@pytest.mark.slow
+def test_a_table_is_built_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two syntheses at a time, from networks to the file; a second call takes it all from the cache."""
+    from qfx.cost import yosys
+
+    monkeypatch.setenv("QFX_CACHE", str(tmp_path))
+    lines: list[str] = []
+    made = table.build(1, 2, seed=21, families=("integer",), jobs=2, note=lines.append)
+    assert len(made.wholes) == 2 and len(made.rows) >= 5 and len(lines) == 3
+    assert len(made.products) == len(table.PRODUCT_WIDTHS) ** 2
+    assert made.stale() == [] and {row.module for row in made.rows} == set(made.sources)
+    monkeypatch.setattr(yosys, "synthesize", lambda *_, **__: pytest.fail("was kept"))
+    assert table.build(1, 2, seed=21, families=("integer",)) == made
 
 
 def test_what_the_table_never_saw_is_a_first_estimate_with_a_large_error() -> None:

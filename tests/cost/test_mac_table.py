@@ -1,5 +1,5 @@
-"""Accumulator widths and the table of multiply-accumulate kernels. That the kernels are "
-"right is in tests/rtl/mac."""
+"""Accumulator widths and the table of multiply-accumulate kernels. That the kernels are right is in
+tests/rtl/mac."""
 
 from __future__ import annotations
 
@@ -121,7 +121,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_committed_results_and_document() -> None:
     """The page shows what the run found, and the run had the published widths."""
-    rows = json.loads((ROOT / "docs" / "results" / "mac_cost.json").read_text())["kernels"]
+    result = json.loads((ROOT / "docs" / "results" / "mac_cost.json").read_text())
+    rows = result["kernels"]
+    assert result["command"] in (ROOT / "docs" / "results.md").read_text()
     assert [row["format"] for row in rows] == [*FORMATS, *OTHERS]
     text = (ROOT / "docs" / "cost.md").read_text()
     cells = {
@@ -133,6 +135,8 @@ def test_committed_results_and_document() -> None:
     for row in rows:
         shown = ["" if row[k] is None else f"{row[k]:.2f}" if k == "ratio" else str(row[k]) for k in keys]
         assert cells[row["format"]][: len(keys)] == shown, row["format"]
+        fmax = ["" if row[k] is None else f"{row[k]:.0f}" for k in ("fmax", "fmax_cast")]
+        assert cells[row["format"]][-2:] == fmax, row["format"]
         if row["format"] in FORMATS:
             fmt = FORMATS[row["format"]]
             assert row["accumulator_bits"] == accumulator_bits(fmt, fmt, 4608).published
