@@ -14,7 +14,9 @@ module qfx_decode_minifloat #(
     localparam CODES = 1 << BITS;
 
     wire [CODES*WIDTH-1:0] magnitudes;
+    /* verilator lint_off UNUSEDSIGNAL */    // codes without a sign have none
     wire [CODES*WIDTH-1:0] opposites;
+    /* verilator lint_on UNUSEDSIGNAL */
     genvar c;
     generate
         for (c = 0; c < CODES; c = c + 1) begin : number
