@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 import qfx.cost
+from qfx.cost.table import defaults
 from qfx.environment import machine, versions
 from qfx.rtl import library
 from qfx.rtl.arithmetic import digit_slots
@@ -227,7 +228,8 @@ def measured(section: str, what: Point, fmax: bool) -> dict[str, Any]:
     if what.module in WITHOUT_STEPS:
         row["latency"] = WITHOUT_STEPS[what.module] + int(what.parameters.get("STYLE", 0))
     else:
-        row["latency"] = library.latency(Kernel("", what.module, dict(what.parameters), (), (), ""))
+        parameters = defaults(what.module) | what.parameters
+        row["latency"] = library.latency(Kernel("", what.module, parameters, (), (), ""))
     return row | ({"fmax": cost.fmax} if fmax else {})
 
 
