@@ -348,7 +348,13 @@ class _Runner(CocotbVerilator):
 
     def _set_env_common(self) -> None:
         super()._set_env_common()
-        self.env["PATH"] = _environment()["PATH"] + os.pathsep + str(cocotb_tools.config.libs_dir)
+        libraries = str(cocotb_tools.config.libs_dir)
+        self.env["PATH"] = _environment()["PATH"] + os.pathsep + libraries
+        # A cached simulator carries the directory of cocotb's libraries in the environment that built it, which
+        # may be gone by now or hold another Python: those of this environment come first.
+        self.env["LD_LIBRARY_PATH"] = os.pathsep.join(
+            filter(None, [libraries, self.env.get("LD_LIBRARY_PATH")])
+        )
         if shutil.which("ccache"):
             self.env.setdefault("OBJCACHE", "ccache")
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cocotb_tools.config
 import pytest
 
 from qfx.errors import MissingToolError, QfxError
@@ -69,6 +70,25 @@ def test_parameters_strings_and_memory_files_reach_the_design(bench: Path) -> No
     results = simulate(bench, testcase="counts")
     assert results.passed == ("counts",)
     assert results.test_dir == bench / "run"
+
+
+def test_a_cached_simulator_outlives_the_environment_that_built_it(
+    bench: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cache is shared by virtual environments; the one that built a simulator may have been removed."""
+    monkeypatch.setenv("QFX_CACHE", str(bench / "cache"))
+    built = verilator.build(
+        [bench / "qfx_counter.v"], "qfx_counter", parameters={"WIDTH": 8, "START": "start.hex"}
+    )
+    program = built.executable.read_bytes()
+    libraries = str(cocotb_tools.config.libs_dir).encode()
+    assert libraries in program
+    built.executable.write_bytes(program.replace(libraries, b"/" + b"x" * (len(libraries) - 1)))
+    results = simulate(bench, testcase="counts")
+    assert results.passed == ("counts",)
+    assert verilator.build(
+        [bench / "qfx_counter.v"], "qfx_counter", parameters={"WIDTH": 8, "START": "start.hex"}
+    ).cached
 
 
 def test_a_failing_test_is_an_error_that_names_it(bench: Path) -> None:
