@@ -60,6 +60,8 @@ DEVELOPMENT = (
     ("sklearn", "datasets/images/china.jpg", 8),
 )  # fmt: skip
 WIDTHS = ((8, 8), (6, 8), (6, 6), (4, 8))
+#: Integers only, "best" only: how many bits it takes until the network decides as the float one does.
+WIDE = ((9, 9), (10, 10), (11, 11), (12, 12))
 #: Exponent bits of the minifloats of each width.
 EXPONENTS = {8: 4, 6: 2, 4: 2}
 BATCH = 8
@@ -180,6 +182,7 @@ OURS: dict[str, tuple[Any, ...]] = {
     "bias_correction": (RULE, "bias_correction"),
     "equalization": (RULE, "equalization"),
     "activation_equalization": (RULE, "activation_equalization"),
+    "activation_equalization_real": (RULE, ptq.ActivationEqualization(powers_of_two=False)),
     "calibration_mse": (ptq.Calibration("mse", "mse"),),
     "calibration_signed": (RULE,),
     "range_search": (RULE, RANGES),
@@ -418,6 +421,7 @@ def cells() -> list[tuple[str, str, int, int, str]]:
                 for side, known in (("brevitas", PEER), ("qfx", OURS)):
                     if method in known:
                         found.append((side, family, w, a, method))
+    found += [("qfx", "integer", w, a, "best") for w, a in WIDE]
     # By far the slowest: only where rounding matters most.
     return [c for c in found if (c[0], c[4]) != ("brevitas", "learned_rounding") or c[1:3] == ("integer", 4)]
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,8 @@ def measure_front(
     """Generate, simulate and synthesise the hardware of trials that left ``trials/<slot>/network.qfx`` in
     ``out``.
 
-    What was measured is kept beside the graph and not measured again.
+    What was measured is kept beside the graph and not measured again, until the graph, the question or the
+    generator of the Verilog changes.
 
     Args:
         results: of the sweep.
@@ -99,9 +101,23 @@ def _kept(file: Path, interval: int, samples: np.ndarray | None, per_layer: bool
 
 
 def _digest(file: Path, interval: int, samples: np.ndarray | None, per_layer: bool) -> str:
-    digest = hashlib.sha256(f"{_REVISION} {interval} {per_layer}".encode() + file.read_bytes())
+    digest = hashlib.sha256(f"{_REVISION} {generator_digest()} {interval} {per_layer}".encode())
+    digest.update(file.read_bytes())
     digest.update(b"" if samples is None else np.ascontiguousarray(samples).tobytes())
     return digest.hexdigest()
+
+
+@cache
+def generator_digest() -> str:
+    """Digest of what makes Verilog of a graph: the generator and its kernels, every file of ``qfx.rtl``. The same
+    graph takes other hardware after either has changed."""
+    import qfx
+
+    folder = Path(qfx.rtl.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.suffix in (".py", ".cpp", ".j2", ".v")):
+        digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
 
 
 def _measured(file: Path, interval: int, samples: np.ndarray | None, per_layer: bool) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 from qfx.formats import FixedPoint
 from qfx.graph import Graph, GraphBuilder
 from qfx.graph.ops import Cast, Input, Linear
-from qfx.sweep import measure_front
+from qfx.sweep import measure, measure_front
 from qfx.sweep.result import Results, Trial
 from qfx.sweep.study import layers, memory_bits
 
@@ -26,7 +26,7 @@ def network() -> Graph:
 
 
 @pytest.mark.slow
-def test_the_front_is_measured_once(tmp_path: Path) -> None:
+def test_the_front_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     graph = network()
     for slot in (0, 2):
         folder = tmp_path / "trials" / f"{slot:05d}"
@@ -55,6 +55,9 @@ def test_the_front_is_measured_once(tmp_path: Path) -> None:
     # Another interval is another question.
     assert not any(t.measured for t in measure_front(results, tmp_path, interval=12, kept_only=True).trials)
     assert not list(tmp_path.glob("trials/*/rtl"))
+    # Another generator makes other hardware.
+    monkeypatch.setattr(measure, "generator_digest", lambda: "another")
+    assert not any(t.measured for t in measure_front(results, tmp_path, interval=24, kept_only=True).trials)
 
 
 def test_memory_and_layers_of_a_graph() -> None:
