@@ -172,9 +172,10 @@ def positive_formats(family: str, width: int) -> dict[str, dict[str, Any]]:
 RULE = ptq.Calibration("mse", "max")
 RANGES = ptq.RangeSearch(samples=8)
 OURS: dict[str, tuple[Any, ...]] = {
-    "best": ("equalization", "format_search", RANGES, "gptq"),
+    # Rounding by GPTQ, then single weights up or down as long as that helps.
+    "best": ("equalization", "format_search", RANGES, ptq.LearnedRounding(steps=0)),
     "calibration": (RULE,),
-    "best_learned": ("equalization", "format_search", RANGES, ptq.LearnedRounding(steps=0)),
+    "best_gptq": ("equalization", "format_search", RANGES, "gptq"),
     "best_activations": (ptq.ActivationEqualization(alpha=1.0), "format_search", RANGES, "gptq"),
     "best_unsearched": ("equalization", RANGES, "gptq"),
     "learned_rounding": (RULE, ptq.LearnedRounding(steps=100)),
@@ -410,6 +411,22 @@ def measured(y: torch.Tensor, wanted: torch.Tensor, images: Images) -> dict[str,
     }
 
 
+def agreement_of_noise(wanted: torch.Tensor, draws: int = 50) -> dict[str, float]:
+    """How many images keep their largest logit when white noise is added to the float logits, on average:
+    what a signal-to-noise ratio in dB amounts to on these images, whatever the noise comes from."""
+    random = torch.Generator().manual_seed(0)
+    rms = float(wanted.square().mean().sqrt())
+    found = {}
+    for decibels in range(12, 33, 4):
+        scale = rms * 10 ** (-decibels / 20)
+        kept = 0
+        for _ in range(draws):
+            noise = torch.randn(wanted.shape, generator=random, dtype=wanted.dtype) * scale
+            kept += int(((wanted + noise).argmax(1) == wanted.argmax(1)).sum())
+        found[str(decibels)] = round(kept / draws, 1)
+    return found
+
+
 def cells() -> list[tuple[str, str, int, int, str]]:
     """Side, family, weight and activation bits, method; what matters most comes first."""
     found = []
@@ -495,6 +512,7 @@ def main() -> None:
         "versions": versions(),
         "calibration_images": len(images.calibration),
         "float": measured(wanted, wanted + 1e-30, images) | {"sqnr_db": None},
+        "agreement_of_noise": agreement_of_noise(wanted),
         "cells": len(rows),
         "of": len(cells()),
         "rows": rows,
