@@ -39,7 +39,7 @@ MIXED = {"mlp": True, "cnn": False}
 INTERVAL = {"mlp": 3136, "cnn": 7056}
 IMAGES = 4
 #: Measured whether on the front or not: integers and minifloats of the same widths.
-ALSO = "int4,E2M1,int6,E2M3,int8,E4M3"
+ALSO = "int4,E2M1,int6,E2M3,int8,E4M3,MXFP4"
 
 
 def space(network: str, seed: int, everything: bool) -> sweep.Space:
