@@ -350,8 +350,8 @@ class _Runner(CocotbVerilator):
         super()._set_env_common()
         libraries = str(cocotb_tools.config.libs_dir)
         self.env["PATH"] = _environment()["PATH"] + os.pathsep + libraries
-        # A cached simulator carries the directory of cocotb's libraries in the environment that built it, which
-        # may be gone by now or hold another Python: those of this environment come first.
+        # A cached simulator carries the directory of cocotb's libraries in the environment that built it,
+        # which may be gone by now or hold another Python: those of this environment come first.
         self.env["LD_LIBRARY_PATH"] = os.pathsep.join(
             filter(None, [libraries, self.env.get("LD_LIBRARY_PATH")])
         )
