@@ -109,8 +109,8 @@ def _digest(file: Path, interval: int, samples: np.ndarray | None, per_layer: bo
 
 @cache
 def generator_digest() -> str:
-    """Digest of what makes Verilog of a graph: the generator and its kernels, every file of ``qfx.rtl``. After a
-    change of either, the same graph takes other hardware."""
+    """Digest of what makes Verilog of a graph: the generator and its kernels, every file of ``qfx.rtl``.
+    After a change of either, the same graph takes other hardware."""
     import qfx
 
     folder = Path(qfx.rtl.__file__).parent
