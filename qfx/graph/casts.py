@@ -32,7 +32,7 @@ class GappedCast:
             0 for others. With 1 and ``RND_CONV`` a tie goes to the power of two with the odd exponent.
         digits: nonzero digits of a K-hot number, not more than a number of this size can have; 0 for others.
         limit: the largest magnitude, in units of the uniform step's result.
-        saturates: whether the operand can go beyond it.
+        saturates: whether the operand can go beyond it, and the result would otherwise.
         low, high: per channel, the interval of the uniform step's operand; ``object`` integers.
         result_low, result_high: the interval of its result, over all channels.
     """
@@ -141,7 +141,9 @@ def gapped_cast(x: Tensor, fmt: Minifloat | KHot, result: Tensor) -> GappedCast:
     align = integers([shift - s for s in shifts])
     low, high = x.low << align, x.high << align
     up = max(-shift, 0)
-    saturates = max(int(high.max()), -int(low.min())) << up > limit << max(shift, 0)
+    # Without a sign all that is negative becomes 0, and does not tell how far the result reaches.
+    largest = max(int(high.max()), -int(low.min()) if fmt.integer_min < 0 else 0)
+    saturates = largest << up > limit << max(shift, 0)
     settle = integers([c - common for c in coarser])
     bits = max(int(high.max()).bit_length(), int(-low.min()).bit_length()) + up
     precision = digits = 0
