@@ -60,8 +60,8 @@ DEVELOPMENT = (
     ("sklearn", "datasets/images/china.jpg", 8),
 )  # fmt: skip
 WIDTHS = ((8, 8), (6, 8), (6, 6), (4, 8))
-#: Integers only, "best" only: how many bits it takes until the network decides as the float one does, and what
-#: 8 bits do to weights alone and to activations alone.
+#: Integers only, "best" only: how many bits it takes until the network decides as the float one does, and
+#: what 8 bits do to weights alone and to activations alone.
 WIDE = ((9, 9), (10, 10), (11, 11), (12, 12), (8, 14), (14, 8))
 #: Exponent bits of the minifloats of each width.
 EXPONENTS = {8: 4, 6: 2, 4: 2}
