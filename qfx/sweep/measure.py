@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.resources
 import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping
@@ -109,14 +110,13 @@ def _digest(file: Path, interval: int, samples: np.ndarray | None, per_layer: bo
 
 @cache
 def generator_digest() -> str:
-    """Digest of what makes Verilog of a graph: the generator and its kernels, every file of ``qfx.rtl``.
-    After a change of either, the same graph takes other hardware."""
-    import qfx
-
-    folder = Path(qfx.rtl.__file__).parent
+    """Digest of what makes Verilog of a graph, every file of ``qfx.graph`` and ``qfx.rtl``. After a change of
+    the generator or of a kernel, the same graph takes other hardware."""
     digest = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.suffix in (".py", ".cpp", ".j2", ".v")):
-        digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes() + b"\0")
+    for package in ("qfx.graph", "qfx.rtl"):
+        folder = Path(str(importlib.resources.files(package)))
+        for path in sorted(p for p in folder.rglob("*") if p.suffix in (".py", ".cpp", ".j2", ".v")):
+            digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 
 
