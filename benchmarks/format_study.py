@@ -80,7 +80,6 @@ def rows(results: sweep.Results) -> list[dict[str, Any]]:
     front = {t.slot for t in results.front()}
     return [
         {
-            "network": results.name.split("-")[0],
             "configuration": t.notes["label"],
             "family": t.notes["family"],
             **t.parameters,
