@@ -21,8 +21,8 @@ TABLE = 64
 #: Words of a bit that look-up tables of a slice hold with the multiplexers behind them, MUXF7 and MUXF8.
 SLICE = 256
 #: Look-up tables of a bit that choose among slices: for the first two, and for each further one. Yosys' own
-#: for ROMs of random words: 432 words of 12 bits take 132, 84 of them for the words; 1,000 of 5 bits 110 and
-#: 80; 2,000 of 6 bits 260 and 192; 4,800 of 12 bits 1,319 and 900.
+#: for ROMs of random words: 432 words of 12 bits take 118, 84 of them for the words; 1,000 of 5 bits 116 and
+#: 80; 2,000 of 6 bits 266 and 192; 4,800 of 12 bits 1,255 and 900 (tests/cost/test_contents.py, slow).
 SELECT_FIRST = 2.9
 SELECT = 1.6
 #: Words up to which the kernels read a ROM amid other logic; deeper ones stand apart (``qfx_rom``).

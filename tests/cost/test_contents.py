@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-from qfx.cost import contents
+from qfx.cost import Kernel as Source
+from qfx.cost import contents, measure
+from qfx.rtl import emit
 from qfx.rtl.design import Kernel, Memory
 
 
@@ -20,6 +24,22 @@ def test_columns_by_hand() -> None:
     assert contents.columns([0, 1] * 32 + [1] * 6, 1) == (1, 1, 1)
     # Equal columns are one.
     assert contents.columns([0b11, 0b00] * 20, 2) == (1, 2, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("depth", "bits", "luts"), [(432, 12, 118), (1000, 5, 116), (2000, 6, 266), (4800, 12, 1255)]
+)
+def test_a_rom_of_many_words_takes_what_is_counted(depth: int, bits: int, luts: int, tmp_path: Path) -> None:
+    """The figures that ``SELECT_FIRST`` and ``SELECT`` come from; Yosys 0.70."""
+    rng = np.random.default_rng(0)
+    words = [int(rng.integers(0, 2**bits)) for _ in range(depth)]
+    data = tmp_path / "words.mem"
+    data.write_text("\n".join(f"{word:x}" for word in words) + "\n")
+    parameters = {"DEPTH": depth, "WIDTH": bits, "ADDR": (depth - 1).bit_length(), "FILE": data.name}
+    found = measure(Source("qfx_rom", emit.sources(("qfx_rom",)), parameters, [data])).lut
+    assert found == luts
+    assert abs(contents.columns(words, bits)[0] / found - 1) < 0.15
 
 
 @pytest.mark.parametrize(
