@@ -1,15 +1,19 @@
-"""A first estimate of what kernels cost, good enough to compare foldings. What a design really costs is
-measured (:mod:`qfx.cost`).
+"""What kernels cost, to compare foldings and to fill budgets: by the table of measured kernels
+(:mod:`qfx.cost`), and by structure where that has none like them.
 
-Counts follow from structure: an adder of n bits is n LUTs, a flip-flop per register bit, a product of narrow
-operands one LUT per partial-product bit, memories by shape. Six-input LUTs, 18 Kbit block RAMs.
+By structure an adder of n bits is n LUTs, a flip-flop per register bit, a product of narrow operands one LUT
+per partial-product bit, memories by shape. Six-input LUTs, 18 Kbit block RAMs.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache, wraps
+from typing import TypeVar
 
 from qfx.rtl.design import Kernel
 from qfx.rtl.library import clog2
@@ -48,6 +52,48 @@ class Resources:
         block or a block RAM.
         """
         return self.lut + 0.5 * self.ff + 150 * self.dsp + 200 * self.bram18
+
+
+_R = TypeVar("_R")
+_BY_STRUCTURE = ContextVar("qfx.rtl.estimate by structure", default=False)
+
+
+@contextmanager
+def by_structure_alone() -> Iterator[None]:
+    """Estimates without the table, in this thread: the designs that a table is measured on must not depend on
+    the table that there was before."""
+    token = _BY_STRUCTURE.set(True)
+    try:
+        yield
+    finally:
+        _BY_STRUCTURE.reset(token)
+
+
+def remembered(function: Callable[..., _R]) -> Callable[..., _R]:
+    """``functools.cache`` for what depends on estimates: with and without the table apart."""
+
+    @cache
+    def kept(_: bool, *arguments: Hashable) -> _R:
+        return function(*arguments)
+
+    @wraps(function)
+    def wrapped(*arguments: Hashable) -> _R:
+        return kept(_BY_STRUCTURE.get(), *arguments)
+
+    return wrapped
+
+
+def of(kernel: Kernel) -> Resources:
+    """One instance as a part of a design: what it adds to the estimate of the whole
+    (:func:`qfx.cost.resources`), with random words in its memories: the folding is chosen before they are
+    filled, and a budget must hold for what was weighed."""
+    if kernel.nested is not None:
+        return Resources(lut=kernel.nested.lut, ff=kernel.nested.ff)
+    if _BY_STRUCTURE.get():
+        return structure(kernel)
+    from qfx.cost.folding import resources
+
+    return resources(kernel)
 
 
 def total(kernels: Iterable[Kernel]) -> Resources:
@@ -162,8 +208,8 @@ def scaled_dot(numbers: Mapping[str, int | str], pairs: int, block: int, scale: 
     return dot(numbers, block) * count + shifters + Resources(lut=out, ff=out) * (count - 1)
 
 
-def of(kernel: Kernel) -> Resources:
-    """One instance."""
+def structure(kernel: Kernel) -> Resources:
+    """One instance, by structure."""
     if kernel.nested is not None:
         return Resources(lut=kernel.nested.lut, ff=kernel.nested.ff)
     n = kernel.number

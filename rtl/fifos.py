@@ -9,14 +9,14 @@ one schedule completes, all do.
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache, cached_property
+from functools import cached_property
 from math import inf
 
 from qfx.errors import QfxError
 from qfx.rtl import timing
 from qfx.rtl.build import drop_fifo
 from qfx.rtl.design import Design, Kernel
-from qfx.rtl.estimate import LUT_RAM_BITS, Resources, of
+from qfx.rtl.estimate import LUT_RAM_BITS, Resources, of, remembered
 from qfx.rtl.library import window_full_depth, window_span
 
 #: Kernels times cycles that may be spent on making buffers smaller; the result does not depend on the speed
@@ -34,7 +34,7 @@ def style(depth: int, width: int) -> int:
     return int(depth * width >= _BLOCK_RAM_FROM and depth > LUT_RAM_BITS)
 
 
-@cache
+@remembered
 def cost(depth: int, width: int) -> Resources:
     """A FIFO that has to hold so many beats."""
     depth = max(depth, 2)

@@ -27,10 +27,10 @@ def register(app: typer.Typer) -> None:
 
 
 def cost_table(
-    networks: Networks = 12,
-    wholes: Wholes = 30,
+    networks: Networks = 24,
+    wholes: Wholes = 60,
     seed: Seed = 1,
-    families: Families = "integer,minifloat,khot",
+    families: Families = "integer,minifloat,khot,mx",
     jobs: Jobs = 0,
     out: Out = Path("table.json"),
     check: Check = False,

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: Families of formats.
 FAMILIES = ("integer", "minifloat", "khot", "mx")
+#: Networks of other formats to one of MX formats, whose synthesis takes several times as long.
+MX_SHARE = 4
 
 
 class Drawn(NamedTuple):
@@ -93,6 +95,16 @@ def designs(seed: int, count: int, families: Sequence[str] = FAMILIES) -> Iterat
             continue
         yield drawn
         index, found = index + 1, found + 1
+
+
+def mixture(seed: int, count: int, families: Sequence[str] = FAMILIES) -> Iterator[Drawn]:
+    """``count`` networks of the families that are not MX, and for every :data:`MX_SHARE` of them one more
+    that is; numbers of these are counted anew. With MX alone ``count`` of them."""
+    others = [family for family in families if family != "mx"]
+    if others:
+        yield from designs(seed, count, others)
+    if "mx" in families:
+        yield from designs(seed, count // MX_SHARE if others else count, ("mx",))
 
 
 def _mlp(rng: np.random.Generator) -> tuple[nn.Module, tuple[int, ...]]:

@@ -171,13 +171,7 @@ class Estimator:
             for resource in FITTED
         }
         self._seen = self._measurements()
-        designs = [
-            [self._known(_kernel(m, p), c) for m, p, c in whole.kernels] for whole in self.table.wholes
-        ]
-        self._sums = {
-            resource: [list(self._group_sums(parts, resource).values()) for parts in designs]
-            for resource in FITTED
-        }
+        self._sums = self._sums_of(words=True)
         self._share = {resource: self._whole(resource) for resource in FITTED}
 
     def kernel(self, kernel: Kernel) -> KernelEstimate:
@@ -203,14 +197,33 @@ class Estimator:
             **total, dsp=sum(k.dsp for k in each), bram18=sum(k.bram18 for k in each), kernels=each
         )
 
-    def _known(self, kernel: Kernel, inside: Mapping[str, float]) -> _Part:
-        """A kernel by itself, and its features."""
-        from qfx.rtl.estimate import of as plain_estimate
+    def share(self, kernel: Kernel) -> tuple[float, float, float, float]:
+        """LUTs, flip-flops, DSP blocks and block RAMs of 18 Kbit that a kernel adds to a design whatever
+        stands in its memories; the sum over kernels is the estimate of :meth:`design` for random words.
+
+        Kernels that were measured are estimated like the others: what is compared must not win by the noise
+        of a measurement.
+        """
+        part = self._known(kernel, {}, measured=False)
+        lut, ff = (
+            sum(share * sums[name] for name, share in self._share[resource][0].items())
+            for resource in FITTED
+            for sums in (self._group_sums((part,), resource),)
+        )
+        return lut, ff, part.estimate.dsp, part.estimate.bram18
+
+    def _known(self, kernel: Kernel, inside: Mapping[str, float], measured: bool = True) -> _Part:
+        """A kernel by itself, and its features.
+
+        Args:
+            measured: take the measurement of a kernel that stands in the table.
+        """
+        from qfx.rtl.estimate import structure
 
         values = features(kernel, self.products, inside)
         dsp, bram18 = blocks(kernel, self.products)
         found: dict[str, tuple[float, float]] = {}
-        seen = self._seen.get((kernel.module, _key(kernel.parameters, inside)))
+        seen = self._seen.get((kernel.module, _key(kernel.parameters, inside))) if measured else None
         for resource in FITTED:
             model = self._models.get((kernel.module, resource))
             if seen is not None:
@@ -218,7 +231,7 @@ class Estimator:
             elif model is not None:
                 found[resource] = model(values)
             else:
-                value = float(getattr(plain_estimate(kernel), resource))
+                value = float(getattr(structure(kernel), resource))
                 found[resource] = value, UNKNOWN * max(value, _FLOOR)
         (lut, lut_error), (ff, ff_error) = found["lut"], found["ff"]
         is_new = seen is None and (model is None or model.is_new(values))
@@ -227,19 +240,35 @@ class Estimator:
             values,
         )
 
-    def held_out(self, resource: str) -> list[tuple[int, float, float]]:
+    def held_out(self, resource: str, words: bool = True) -> list[tuple[int, float, float]]:
         """For each design of the table what was measured, and the estimate and standard error of a fit to all
         the others.
 
         Kernels come from other networks than these designs in any case.
+
+        Args:
+            resource: ``"lut"`` or ``"ff"``.
+            words: as they are in the memories; otherwise random ones, as for :meth:`share`.
         """
         found = []
+        parts = (self._sums if words else self._sums_of(words=False))[resource]
         for i, whole in enumerate(self.table.wholes):
             shares, spread = self._whole(resource, without=i)
-            sums = zip(shares.values(), self._sums[resource][i], strict=True)
+            sums = zip(shares.values(), parts[i], strict=True)
             value = sum(share * part for share, part in sums)
             found.append((int(getattr(whole, resource)), value, spread * value))
         return found
+
+    def _sums_of(self, words: bool) -> dict[str, list[list[float]]]:
+        """For each resource and design of the table the estimates of its kernels, by group."""
+        designs = [
+            [self._known(_kernel(m, p), c if words else {}, measured=words) for m, p, c in whole.kernels]
+            for whole in self.table.wholes
+        ]
+        return {
+            resource: [list(self._group_sums(parts, resource).values()) for parts in designs]
+            for resource in FITTED
+        }
 
     # -- fits ------------------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ Features = dict[str, float]
 
 def features(kernel: Kernel, products: Products, contents: Mapping[str, float] | None = None) -> Features:
     """Features by name, for LUTs and flip-flops alike; always with ``one`` and with the ``plain`` estimate of
-    :mod:`qfx.rtl.estimate` where there is no better one.
+    :func:`qfx.rtl.estimate.structure` where there is no better one.
 
     Args:
         contents: of the memories, :func:`qfx.cost.contents.of`; what is missing is that of random words.
@@ -35,7 +35,7 @@ def features(kernel: Kernel, products: Products, contents: Mapping[str, float] |
     else:
         from qfx.rtl import estimate
 
-        plain = estimate.of(kernel)
+        plain = estimate.structure(kernel)
         found |= {"plain_lut": float(plain.lut), "plain_ff": float(plain.ff)}
     return found
 
@@ -45,7 +45,7 @@ def blocks(kernel: Kernel, products: Products) -> tuple[float, float]:
     from qfx.rtl import estimate
 
     n, text = {k: v for k, v in kernel.parameters.items() if isinstance(v, int)}, kernel.parameters
-    plain = estimate.of(kernel)
+    plain = estimate.structure(kernel)
     match kernel.module:
         case "qfx_matvec" | "qfx_depthwise":
             lanes = n["PE"] * n["SIMD"] if kernel.module == "qfx_matvec" else n["P"]

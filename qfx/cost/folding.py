@@ -13,14 +13,19 @@ if TYPE_CHECKING:
 
 #: What a DSP block is worth in LUTs: the weight that folding gives it (:mod:`qfx.rtl.estimate`).
 DSP_LUTS = 150.0
+#: A power of two.
+STEP = 1 / 64
 
 
 def resources(kernel: Kernel) -> Resources:
-    """A kernel after the cost table, in the form of :func:`qfx.rtl.estimate.of`, whose place it can take."""
+    """What a kernel adds to a design after the cost table (:meth:`Estimator.share`): what folding goes by.
+
+    In steps of :data:`STEP`, so that sums are exact and equal foldings are equal, in whatever order they are
+    added up.
+    """
     from qfx.rtl.estimate import Resources
 
-    found = default().kernel(kernel)
-    return Resources(found.lut, found.ff, found.dsp, found.bram18)
+    return Resources(*(round(part / STEP) * STEP for part in default().share(kernel)))
 
 
 def measured_cost(dsp: float = DSP_LUTS) -> MeasuredCost:

@@ -19,7 +19,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from qfx.cost import contents, yosys
-from qfx.cost.designs import Drawn, designs
+from qfx.cost.designs import FAMILIES, Drawn, mixture
 from qfx.cost.kernel import Kernel as Source
 from qfx.cost.measure import cache_dir
 from qfx.cost.result import count
@@ -31,9 +31,7 @@ if TYPE_CHECKING:
 FORMAT, VERSION = "qfx-cost-table", 2
 RESOURCES = ("lut", "ff", "dsp", "bram18")
 #: Networks of the shipped table: those that give kernels, and those that are measured as a whole.
-NETWORKS, WHOLES = 12, 30
-#: Families of number formats in it. Networks of MX formats take ten times as long to synthesise.
-MEASURED = ("integer", "minifloat", "khot")
+NETWORKS, WHOLES = 24, 60
 # The parser that checks generated Verilog (pyverilog) has one state for all threads.
 _GENERATING = Lock()
 #: Widths of multipliers that are measured, unsigned activations by signed weights.
@@ -172,25 +170,27 @@ def build(
     wholes: int = WHOLES,
     *,
     seed: int = 1,
-    families: Sequence[str] = MEASURED,
+    families: Sequence[str] = FAMILIES,
     jobs: int = 1,
     family: str = "xc7",
     note: Callable[[str], None] | None = None,
 ) -> Table:
-    """Measure the kernels of random networks (:func:`qfx.cost.designs.draw`) and the multipliers.
+    """Measure the kernels of random networks (:func:`qfx.cost.designs.mixture`) and the multipliers.
 
     Some networks are synthesised with the hierarchy kept, for their kernels, others flattened. Results are
     kept in the cache of :func:`qfx.cost.measure`, so that an interrupted call goes on.
 
     Args:
-        networks: how many give kernels.
-        wholes: how many are measured as a whole.
+        networks: how many give kernels, those of MX formats not counted.
+        wholes: how many are measured as a whole, likewise.
         seed: of the former; the latter have the next one.
         families: of number formats, :data:`qfx.cost.designs.FAMILIES`.
         jobs: syntheses at a time.
         family: Yosys' name of the device family.
         note: called with a line about each measurement.
     """
+
+    from qfx.rtl.estimate import by_structure_alone
 
     def one(drawn: Drawn, *, whole: bool) -> dict[str, Any]:
         found = measured(drawn, family, whole=whole)
@@ -199,10 +199,10 @@ def build(
             note(f"{drawn.family} network {drawn.number} of seed {seed + whole}: {what}")
         return found
 
-    with ThreadPoolExecutor(max(1, jobs)) as pool:
+    with ThreadPoolExecutor(max(1, jobs)) as pool, by_structure_alone():
         products = pool.submit(measured_products, family)
-        kernels = [pool.submit(one, d, whole=False) for d in designs(seed, networks, families)]
-        flat = [pool.submit(one, d, whole=True) for d in designs(seed + 1, wholes, families)]
+        kernels = [pool.submit(one, d, whole=False) for d in mixture(seed, networks, families)]
+        flat = [pool.submit(one, d, whole=True) for d in mixture(seed + 1, wholes, families)]
         results = [job.result() for job in (*kernels, *flat)]
         table_of_products = products.result()
     made = {"seed": seed, "networks": networks, "wholes": wholes, "families": list(families)}
@@ -229,9 +229,10 @@ def assemble(
 def measured(drawn: Drawn, family: str, *, whole: bool) -> dict[str, Any]:
     """The kernels of a network's design one by one, ``rows``, or the design flattened, ``whole``."""
     import qfx
+    from qfx.rtl.estimate import by_structure_alone
 
     with tempfile.TemporaryDirectory(prefix="qfx-cost-") as scratch:
-        with _GENERATING:
+        with _GENERATING, by_structure_alone():
             design = qfx.rtl.generate(drawn.graph, Path(scratch) / "rtl", **drawn.arguments)
         source = Source(
             design.top,

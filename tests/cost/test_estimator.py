@@ -114,17 +114,17 @@ def test_random_designs_are_drawn_again_alike() -> None:
     one = qfx.rtl.plan(first.graph, **first.arguments).kernels
     assert one == qfx.rtl.plan(again.graph, **again.arguments).kernels
     assert one != qfx.rtl.plan(second.graph, **second.arguments).kernels
-    assert [d.family for d in designs.designs(5, 4, table.MEASURED)] == [
-        "integer", "minifloat", "integer", "khot",
+    assert [(d.family, d.number) for d in designs.mixture(5, 4)] == [
+        ("integer", 0), ("minifloat", 1), ("integer", 2), ("khot", 3), ("mx", 0),
     ]  # fmt: skip
 
 
 def test_the_shipped_table_estimates_designs() -> None:
     shipped = table.shipped()
-    assert len(shipped.rows) >= 100 and len(shipped.wholes) >= 30 and shipped.version
+    assert len(shipped.rows) >= 500 and len(shipped.wholes) >= 60 and shipped.version
     assert all(row.lut >= 0 and row.ff >= 0 for row in shipped.rows)
-    assert {whole.family for whole in shipped.wholes} == set(table.MEASURED)
-    for drawn in designs.designs(11, 4, table.MEASURED):
+    assert {whole.family for whole in shipped.wholes} == set(designs.FAMILIES)
+    for drawn in designs.mixture(11, 4):
         design = qfx.rtl.plan(drawn.graph, **drawn.arguments)
         found = qfx.cost.estimate(design)
         assert [k.name for k in found.kernels] == [k.name for k in design.kernels]
@@ -132,7 +132,8 @@ def test_the_shipped_table_estimates_designs() -> None:
         total = sum(
             (folding.resources(k) for k in design.kernels), type(folding.resources(design.kernels[0]))()
         )
-        assert total.lut == pytest.approx(sum(k.lut for k in found.kernels))
+        # Of random words, and of kernels in the table the fit: not quite the estimate.
+        assert total.lut == pytest.approx(found.lut, rel=0.25)
         assert total.dsp == found.dsp and total.bram18 == found.bram18
 
 
