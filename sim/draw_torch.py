@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import qfx
+from qfx.errors import QfxError
 from qfx.formats.data import from_data
 from qfx.formats.rounding import OVERFLOW, ROUNDING
 from qfx.sim import draw_torch_layers
@@ -30,6 +31,10 @@ Description = dict[str, Any]
 
 _MODES = ("none", "function", "method")
 _MAX_ELEMENTS = 300
+#: What stands in for formats that cannot be had.
+_PLAIN = {"frac": None, "signed": True, "rounding": "RND_CONV", "overflow": "SAT"}
+#: Bits of the integers that an input's minifloats may stand for.
+_WORD = 62
 
 
 class Drawn(nn.Module):
@@ -95,7 +100,23 @@ def draw_module(rng: Rng, *, every_format: bool = False, every_layer: bool = Fal
         )
         description["steps"] += tail
     description["config"] = _draw_config(rng, every_format)
+    _amend(description)
     return description
+
+
+def _amend(description: Description) -> None:
+    """Replace formats that QFX refuses by documented limits, with no number drawn: one bit behind results
+    that are never negative, and inputs that would need more bits than a word has."""
+    formats = description["config"]["formats"]
+    if formats["activation"].get("kind") == "binary":
+        try:
+            prepare(description)
+        except QfxError:
+            formats["activation"] = {**_PLAIN, "width": 4}
+    if formats["input"].get("kind") == "minifloat":
+        bits = from_data(formats["input"], frozen=False).integer_max.bit_length()
+        if bits > _WORD:
+            formats["input"] = {**_PLAIN, "width": 8}
 
 
 def train(description: Description) -> QuantizedModel:

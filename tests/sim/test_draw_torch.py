@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import qfx
+from qfx import QfxError
 from qfx.sim import draw_torch
 from qfx.sim.draw import draw_input
 
@@ -46,3 +47,32 @@ def test_every_spelling_is_drawn() -> None:
         "reshape", "permute", "dropout", "identity",
     }  # fmt: skip
     assert {step["how"] for step in steps if step["op"] == "add"} == {"none", "function", "method"}
+
+
+def test_formats_that_cannot_be_had_are_replaced() -> None:
+    description = {
+        "input": [4],
+        "seed": 1,
+        "steps": [
+            {"op": "linear", "inputs": [0], "in": 4, "out": 3, "bias": True, "how": "none"},
+            {"op": "relu", "inputs": [1], "how": "none"},
+            {"op": "linear", "inputs": [2], "in": 3, "out": 2, "bias": True, "how": "none"},
+        ],
+        "config": draw_torch._draw_config(np.random.default_rng(0), False),
+    }
+    formats = description["config"]["formats"]
+    formats["activation"] = {"kind": "binary", "frac": None}
+    formats["input"] = {
+        "kind": "minifloat", "exponent_bits": 7, "mantissa_bits": 9, "bias": None, "signed": True,
+        "specials": "none", "rounding": "RND_CONV", "overflow": "SAT",
+    }  # fmt: skip
+    with pytest.raises(QfxError, match="never negative"):
+        draw_torch.prepare(description)
+    draw_torch._amend(description)
+    draw_torch.prepare(description)
+    assert formats["activation"]["width"] == 4 and formats["input"]["width"] == 8
+    # What can be had stays.
+    formats["activation"], formats["input"]["width"] = {"kind": "khot", "width": 4, "frac": None, "k": 1}, 5
+    before = json.dumps(formats)
+    draw_torch._amend(description)
+    assert json.dumps(formats) == before
