@@ -268,6 +268,7 @@ class _Search:
         self.problem, self.limits, self.board, self.kept = problem, limits, board, kept
         self.measure = measure
         self.waiting = lags.waiting(problem.program)
+        self.reserve = Resources()  # what the first folding that was too large took more than expected
         self.tried: Resources | None = None  # what the last folding took that was too large
         self.too_large: dict[object, Resources] = {}  # what each of them took
 
@@ -333,8 +334,9 @@ class _Search:
         return self._try(problem, target, None, any_that_fits=True)
 
     def _try(self, problem: Problem, target: int, tries: int | None, any_that_fits: bool) -> Folding | None:
-        """Foldings of a problem one after the other until one fits as measured."""
-        reserve = Resources()
+        """Foldings of a problem one after the other until one fits as measured; what had to be set aside at
+        another interval is set aside from the start, since FIFOs differ little from one to the next."""
+        reserve = self.reserve
         while tries is None or tries > 0:
             found = problem.solve(target, self.limits.less(reserve), any_that_fits=any_that_fits)
             if found is None:
@@ -347,6 +349,8 @@ class _Search:
                 return folding
             self.tried = self.too_large[key] = used
             reserve = _larger_reserve(reserve, found.resources, used, self.limits)
+            if self.reserve == Resources():
+                self.reserve = reserve
             tries = None if tries is None else tries - 1
         return None
 
