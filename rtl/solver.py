@@ -391,9 +391,6 @@ class _Model:
         highs.setOptionValue("mip_max_nodes", MAX_NODES)
         if any_that_fits:
             highs.setOptionValue("mip_max_improving_sols", 1)
-            if count > LARGE:
-                # It takes longer than the first solution without it.
-                highs.setOptionValue("presolve", "off")
         highs.passModel(lp)
         return highs
 
