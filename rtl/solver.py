@@ -30,6 +30,8 @@ MAX_NODES = 20_000
 #: A program of more columns than :data:`LARGE` is done when no folding can be cheaper by more than this part
 #: of the cost: a tenth of the error of the estimate that is minimised. The proof takes ten times as long.
 GAP, LARGE = 0.003, 20_000
+#: Nodes of the search tree of such a program: a node takes a tenth of a second there.
+FEW_NODES = 200
 
 
 @dataclass(frozen=True)
@@ -388,7 +390,7 @@ class _Model:
         highs.silent()
         highs.setOptionValue("threads", 1)
         highs.setOptionValue("mip_rel_gap", GAP if count > LARGE else 0.0)
-        highs.setOptionValue("mip_max_nodes", MAX_NODES)
+        highs.setOptionValue("mip_max_nodes", FEW_NODES if count > LARGE else MAX_NODES)
         if any_that_fits:
             highs.setOptionValue("mip_max_improving_sols", 1)
         highs.passModel(lp)
