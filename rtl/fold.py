@@ -269,11 +269,13 @@ class _Search:
         self.measure = measure
         self.waiting = lags.waiting(problem.program)
         self.reserve = Resources()  # what the first folding that was too large took more than expected
+        self.inherits = True  # whether other intervals set that aside as well
         self.tried: Resources | None = None  # what the last folding took that was too large
         self.too_large: dict[object, Resources] = {}  # what each of them took
 
     def cheapest(self, target: int, streams: bool = True) -> Folding:
         """The cheapest folding within an interval that can be reached."""
+        self.inherits = False  # there is one interval
         for problem in self._problems(streams):
             found = self._cheapest(problem, target) or self._any(problem, target)
             if found is not None:
@@ -292,6 +294,10 @@ class _Search:
             if problem.solve(targets[-1], self.limits, any_that_fits=True) is None:
                 continue
             found = self._fastest(problem, targets)
+            if found is None and self.reserve != Resources():
+                # Set aside needlessly, perhaps: once more, each interval for itself.
+                self.inherits, self.reserve = False, Resources()
+                found = self._fastest(problem, targets)
             if found is not None:
                 return found
         needs = self._needs(targets[-1])
@@ -349,7 +355,7 @@ class _Search:
                 return folding
             self.tried = self.too_large[key] = used
             reserve = _larger_reserve(reserve, found.resources, used, self.limits)
-            if self.reserve == Resources():
+            if self.inherits and self.reserve == Resources():
                 self.reserve = reserve
             tries = None if tries is None else tries - 1
         return None

@@ -14,7 +14,7 @@ from rtl_networks import NETWORKS, Net
 import qfx.rtl
 from qfx import FixedPoint, QfxError, boards
 from qfx.graph import Graph, ops
-from qfx.rtl import choices, estimate, fifos, solver
+from qfx.rtl import choices, estimate, fifos, fold, solver
 from qfx.rtl.build import build, conversion, conversion_kernels, frame_steps
 from qfx.rtl.design import Kernel
 from qfx.rtl.fold import Folding, choose
@@ -254,6 +254,35 @@ def test_what_is_set_aside_is_what_fifos_take_more(name: str) -> None:
     # much is set aside from the start.
     assert {f.reserve.lut for f in tried} == {0, 60}
     assert len(tried) > 16
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_what_one_interval_sets_aside_refuses_nothing_at_another(name: str) -> None:
+    """FIFOs larger than expected at all intervals but the last: what fits there is found."""
+    graph = SMALL[name]()
+    program = lower(graph)
+    problem = Problem(program, {s.output.name: choices.every(s) for s in program.stages})
+    last = max(fold._intervals(problem))
+    leanest = min(
+        (cost for cost in all_foldings(program, last, waiting(program))), key=lambda cost: (cost.lut, cost.ff)
+    )
+    refused = []
+
+    def measure(folding: Folding) -> estimate.Resources:
+        more = estimate.Resources(lut=40 if folding.target < last else 0)
+        refused.append(bool(more.lut) and not limits.holds(folding.resources + more))
+        return folding.resources + more
+
+    for spare in (0, 10, 20, 30, 60, 90, 120):
+        limits = Budget(lut=leanest.lut + spare, ff=2 * leanest.ff, bram18=leanest.bram18, dsp=leanest.dsp)
+        found = choose(
+            graph,
+            program,
+            budget={"lut": limits.lut, "ff": limits.ff, "bram18": limits.bram18, "dsp": limits.dsp},
+            measure=measure,
+        )
+        assert limits.holds(measure(found))
+    assert any(refused)
 
 
 @pytest.mark.parametrize("seed", range(8))
