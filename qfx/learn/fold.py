@@ -46,11 +46,22 @@ def fold_batch_norms(
             layer.attributes["weight"], layer.attributes["bias"], operation.attributes["module"]
         )
         layer.attributes.update(weight=weight, bias=bias)
+        layer.statistics = statistics(operation.attributes["module"])
         layer.extra += [operation.path, *operation.extra]
         replaced[operation.node] = layer.node
         # A second BatchNorm behind the first sees the users of the first.
         users[layer.node] = users[operation.node]
     return kept, replaced.get(output, output)
+
+
+@torch.no_grad()
+def statistics(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of what a BatchNorm makes of the data that it was trained with, float64
+    ``(channels,)``: its offset, and the size of its scale (arXiv:1906.04721, section 4.2)."""
+    ones = torch.ones(norm.num_features, dtype=torch.float64)
+    mean = 0.0 * ones if norm.bias is None else norm.bias.detach().double().cpu()
+    deviation = ones if norm.weight is None else norm.weight.detach().double().abs().cpu()
+    return mean.clone(), deviation.clone()
 
 
 @torch.no_grad()

@@ -6,12 +6,16 @@ from qfx.errors import QfxError
 from qfx.graph.fuse import fuse_tables
 from qfx.graph.graph import Graph, GraphBuilder
 from qfx.graph.prune import prune as pruned
+from qfx.learn.clips import idle_clips
 from qfx.learn.model import QuantizedModel, naming
 from qfx.learn.width import learns_widths
+from qfx.nn.elementwise import QuantReLU
 
 
 def freeze(q: QuantizedModel, *, prune: bool | None = None) -> Graph:
     """The integer graph that ``q.eval()`` computes, bit for bit.
+
+    A ReLU6 whose upper bound no number gets past the cast behind it is a ReLU in the graph.
 
     Args:
         q: a prepared model whose binary points are calibrated or given. It is switched to ``eval()`` and not
@@ -22,7 +26,7 @@ def freeze(q: QuantizedModel, *, prune: bool | None = None) -> Graph:
     Returns:
         the graph; ``torch_model`` is ``q`` itself, and ``torch_taps`` maps the name of every node to the name
         of the submodule of ``q`` that computes it (use a forward hook to see its value); nodes that pruning
-        took channels from are not in it. Both live in memory only.
+        took channels from are not in it, nor are such ReLU6. Both live in memory only.
 
     Raises:
         QfxError: NaN in weights, binary points that are not calibrated, accumulators beyond 62 bits; the
@@ -36,10 +40,13 @@ def freeze(q: QuantizedModel, *, prune: bool | None = None) -> Graph:
     for step, module in q._qfx_items():
         module.check(step.path)
     q._qfx_bounds()  # tables learn here what codes their operands can have
-    for step, module in q._qfx_items():
+    idle = idle_clips(q)
+    for n, (step, module) in enumerate(q._qfx_items()):
         with naming(step):
-            names.append(module.emit(builder, tuple(names[i] for i in step.inputs), step.path))
-        taps[names[-1]] = step.target
+            emitted = QuantReLU() if n in idle else module
+            names.append(emitted.emit(builder, tuple(names[i] for i in step.inputs), step.path))
+        if n not in idle:
+            taps[names[-1]] = step.target
     whole = fuse_tables(builder.build(names[-1]))
     graph = pruned(whole) if prune or (prune is None and learns_widths(q)) else whole
     graph.torch_model = q.eval()

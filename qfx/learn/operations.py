@@ -48,6 +48,8 @@ class Operation:
         target: where its module goes, if not to its path.
         share: operations of equal ``share`` have one quantizer behind them: the time steps of a recurrent
             layer.
+        statistics: mean and standard deviation of each channel of the result over the data that the network
+            was trained with, where a BatchNorm knew them.
     """
 
     kind: str
@@ -60,6 +62,7 @@ class Operation:
     format: Format | Callable[[Format], Format] | None = None
     share: str = ""
     target: str = ""
+    statistics: tuple[torch.Tensor, torch.Tensor] | None = None
 
 
 @dataclass

@@ -363,7 +363,9 @@ class _Builder:
             self._format("weight", o, c.weight), self._bias_format(o), per_channel,
         )  # fmt: skip
         make: Any = QuantLinear if o.kind == "linear" else QuantConv
-        return self._once(o, make(*arguments, **a), arguments[0])
+        module = make(*arguments, **a)
+        module.statistics = o.statistics
+        return self._once(o, module, arguments[0])
 
     def _once(self, o: Operation, module: QuantModule, key: torch.Tensor) -> QuantModule:
         """The module of a first call, or another call of it."""

@@ -32,6 +32,9 @@ class QuantWeighted(QuantModule):
     """
 
     grows: ClassVar[bool] = True
+    #: Mean and standard deviation of every channel of the result over the training data, float64
+    #: ``(channels,)``, where a folded BatchNorm knew them. They are not part of the state dict.
+    statistics: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def __init__(
         self,

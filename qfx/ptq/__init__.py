@@ -8,6 +8,7 @@ from qfx.ptq.batch_norm import BatchNorm, reestimate_batch_norm
 from qfx.ptq.bias_correction import BiasCorrection, correct_bias
 from qfx.ptq.calibration import Calibration, calibrate
 from qfx.ptq.equalization import Equalization, equalize
+from qfx.ptq.filling import RangeFilling, fill_ranges
 from qfx.ptq.gptq import GPTQ, gptq
 from qfx.ptq.quantize import DEFAULT, METHODS, Method, quantize
 from qfx.ptq.ranges import RangeSearch, search_ranges
@@ -27,11 +28,13 @@ __all__ = [
     "FormatSearch",
     "LearnedRounding",
     "Method",
+    "RangeFilling",
     "RangeSearch",
     "calibrate",
     "correct_bias",
     "equalize",
     "equalize_activations",
+    "fill_ranges",
     "gptq",
     "learn_rounding",
     "quantize",

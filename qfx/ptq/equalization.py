@@ -68,7 +68,7 @@ def equalize(
     options = Equalization() if options is None else options
     result = copied(q)
     example = inputs(result, batches)[0][:1]
-    found = regions(result, example, options.replace_relu6)
+    found = regions(result, example, "relu" if options.replace_relu6 else "end")
     if options.replace_relu6:
         found = replace_clips(result, found, example)
     for _ in range(options.iterations):

@@ -17,6 +17,7 @@ from qfx.ptq.batch_norm import BatchNorm, reestimate_batch_norm
 from qfx.ptq.bias_correction import BiasCorrection, correct_bias
 from qfx.ptq.calibration import Calibration, calibrate
 from qfx.ptq.equalization import Equalization, equalize
+from qfx.ptq.filling import RangeFilling, fill_ranges
 from qfx.ptq.gptq import GPTQ, gptq
 from qfx.ptq.ranges import RangeSearch, search_ranges
 from qfx.ptq.rounding import LearnedRounding, learn_rounding
@@ -32,20 +33,23 @@ class Method:
     Attributes:
         options: the class of its options.
         apply: ``apply(q, batches, options, reference=, progress=)`` gives a new prepared model.
-        moves_ranges: it changes weights without changing the float network, and binary points are not placed
-            for the new ones: calibration must follow.
+        moves_ranges: it changes weights without changing the float network.
+        places: it puts all binary points where it wants them. Of a method that moves ranges and does not,
+            calibration must follow.
     """
 
     options: type
     apply: Callable[..., Any]
     moves_ranges: bool = False
+    places: bool = False
 
 
 METHODS: dict[str, Method] = {
     "batch_norm": Method(BatchNorm, reestimate_batch_norm),
     "equalization": Method(Equalization, equalize, moves_ranges=True),
     "activation_equalization": Method(ActivationEqualization, equalize_activations, moves_ranges=True),
-    "calibration": Method(Calibration, calibrate),
+    "range_filling": Method(RangeFilling, fill_ranges, moves_ranges=True, places=True),
+    "calibration": Method(Calibration, calibrate, places=True),
     "range_search": Method(RangeSearch, search_ranges),
     "format_search": Method(FormatSearch, search_formats),
     "gptq": Method(GPTQ, gptq),
@@ -106,12 +110,12 @@ def quantize(
     rule = next((options for _, options in plan if isinstance(options, Calibration)), Calibration())
     reference, placed = q, False
     for method, options in plan:
-        if not (placed or method.moves_ranges or isinstance(options, Calibration)):
+        if not (placed or method.moves_ranges or method.places):
             q, placed = calibrate(q, data, rule, progress=progress), True
         q = method.apply(q, data, options, reference=reference, progress=progress)
         if method.moves_ranges:
             reference, placed = q, False
-        placed = placed or isinstance(options, Calibration)
+        placed = placed or method.places
     if not placed:
         q = calibrate(q, data, rule, progress=progress)
     return q.eval()

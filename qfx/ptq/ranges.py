@@ -8,6 +8,7 @@ arXiv:1911.07190; there the scales are real numbers and found together, here the
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -68,9 +69,26 @@ def search_ranges(
     result = copied(q)
     x = torch.cat(inputs(result, batches))[: options.samples]
     model = float_network(q if reference is None else reference)
+    for _, here, error in casts_alone(result, model, x, "search of ranges", progress):
+        frac = here._frac()
+        assert isinstance(frac, int)
+        move(here, descend(error, frac, options.reach))
+    return changed(calibrate_biases(result))
+
+
+def casts_alone(
+    q: QuantizedModel, model: QuantizedModel, x: torch.Tensor, label: str, progress: bool
+) -> Iterator[tuple[int, Quantizer, Callable[[float], float]]]:
+    """Every cast of ``q`` with one binary point that is not frozen: its step, the cast, and what it does
+    alone in the float network ``model``: a function from a binary point, which need not be an integer, to the
+    squared error of the network's result for ``x``. It holds until the next is taken.
+
+    Raises:
+        QfxError: a cast that is not calibrated.
+    """
     steps = list(model._qfx_items())
     last = {i: n for n, (step, _) in enumerate(steps) for i in step.inputs}
-    shared = {id(m.module) for m in result.modules() if isinstance(m, Again)}
+    shared = {id(m.module) for m in q.modules() if isinstance(m, Again)}
 
     def run(values: dict[int, torch.Tensor], first: int) -> torch.Tensor:
         for n in range(first, len(steps)):
@@ -83,31 +101,32 @@ def search_ranges(
 
     wanted = run({}, 0)
     live: dict[int, torch.Tensor] = {}
-    for n in shown(range(len(steps)), "search of ranges", progress):
+    for n in shown(range(len(steps)), label, progress):
         step, module = steps[n]
         live[n] = module(*(live[i] for i in step.inputs)) if step.inputs else module(x)
-        here = result.get_submodule(step.target)
+        here = q.get_submodule(step.target)
         for i in step.inputs:
             if last[i] == n:
                 live.pop(i, None)
         if not isinstance(here, Quantizer) or here.channels > 1 or not is_learned(here) or id(here) in shared:
             continue
 
-        def error(frac: int, n: int = n, fmt: Quantizer = here) -> float:
+        def error(frac: float, n: int = n, here: Quantizer = here) -> float:
             values = dict(live)
-            values[n] = cast(live[n].clone(), 2.0**frac, fmt.fmt)
+            values[n] = cast(live[n].clone(), 2.0**frac, here.fmt)
             return float((run(values, n + 1) - wanted).square().sum())
 
-        frac = here._frac()
-        assert isinstance(frac, int)
-        here.set(descend(error, frac, options.reach), here.rms.tolist() if here.gaps else None)
-    return changed(calibrate_biases(result))
+        yield n, here, error
 
 
-def descend(error: object, start: int, reach: int) -> int:
+def move(cast: Quantizer, frac: int) -> None:
+    """Put a cast's binary point elsewhere; what it knows of its numbers stays."""
+    cast.set(frac, cast.rms.tolist() if cast.gaps else None)
+
+
+def descend(error: Callable[[float], float], start: int, reach: int) -> int:
     """The position of the smallest error that is reached from ``start`` without going up, at most ``reach``
     away."""
-    assert callable(error)
     least, best = error(start), start
     for direction in (-1, 1):
         for distance in range(1, reach + 1):

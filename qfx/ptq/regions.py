@@ -9,6 +9,7 @@ that read it (sinks) are multiplied by it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 
@@ -24,6 +25,9 @@ from qfx.ptq.matrices import groups_of
 from qfx.ptq.walk import float_network
 
 _PASSING = (QuantReLU, QuantLeakyReLU, QuantMaxPool, QuantAvgPool)
+#: What a clip at 0 and above (ReLU6) is to a region: its end; a ReLU, which does change what is computed
+#: where numbers reach the upper bound; or a clip whose upper bound is scaled with the channel.
+Clips = Literal["end", "relu", "scaled"]
 
 
 @dataclass
@@ -36,21 +40,22 @@ class Region:
         sinks: layers whose input channels are multiplied, with the number of inputs that each channel became
             (more than one behind a flatten).
         tensors: the steps whose results are scaled.
+        clips: clips among them, with the same number.
     """
 
     channels: int
     sources: list[QuantModule] = field(default_factory=list)
     sinks: list[tuple[QuantModule, int]] = field(default_factory=list)
     tensors: list[int] = field(default_factory=list)
+    clips: list[tuple[QuantClip, int]] = field(default_factory=list)
 
 
-def regions(q: QuantizedModel, example: torch.Tensor, through_clip: bool = False) -> list[Region]:
+def regions(q: QuantizedModel, example: torch.Tensor, clips: Clips = "end") -> list[Region]:
     """All regions with at least one source and one sink, in order.
 
     Args:
         example: one sample, to learn the shapes.
-        through_clip: take a clip at 0 and above (ReLU6) for a ReLU, which does change what is computed where
-            numbers reach the upper bound.
+        clips: see :data:`Clips`.
     """
     shapes = shapes_of(q, example)
     steps = list(q._qfx_items())
@@ -66,7 +71,8 @@ def regions(q: QuantizedModel, example: torch.Tensor, through_clip: bool = False
     sources: dict[int, QuantModule] = {}
     sinks: list[tuple[int, QuantModule]] = []
     for n, (step, module) in enumerate(steps):
-        if _passes(module, through_clip) and _same_channels(step, n, shapes, module):
+        own = not isinstance(module, QuantClip) or id(module) not in shared
+        if own and _passes(module, clips) and _same_channels(step, n, shapes, module):
             for i in step.inputs:
                 parent[find(i)] = find(n)
         elif id(module) not in shared and _takes_factors(module):
@@ -90,9 +96,9 @@ def regions(q: QuantizedModel, example: torch.Tensor, through_clip: bool = False
             continue
         if any(shapes[n][0] != channels for n in tensors if n in sources):
             continue
-        found.append(
-            Region(channels, writers, [(m, k) for (_, m), k in zip(readers, repeats, strict=True)], tensors)
-        )
+        pairs = [(m, k) for (_, m), k in zip(readers, repeats, strict=True)]
+        bounded = [(m, shapes[n][0] // channels) for n in tensors if isinstance(m := steps[n][1], QuantClip)]
+        found.append(Region(channels, writers, pairs, tensors, bounded))
     return found
 
 
@@ -111,6 +117,8 @@ def scale(region: Region, factors: torch.Tensor) -> None:
     """Divide what sources write by ``factors`` (float64 ``(channels,)``) and multiply what sinks read."""
     for source in region.sources:
         _scale_outputs(source, 1.0 / factors)
+    for clip, repeat in region.clips:
+        clip.scale_channels((1.0 / factors).repeat_interleave(repeat))
     for sink, repeat in region.sinks:
         _scale_inputs(sink, factors.repeat_interleave(repeat))
 
@@ -147,7 +155,7 @@ def input_ranges(region: Region) -> torch.Tensor:
     return ranges
 
 
-def _passes(module: QuantModule, through_clip: bool) -> bool:
+def _passes(module: QuantModule, clips: Clips) -> bool:
     """Whether a scaled operand gives a scaled result."""
     if isinstance(module, InputQuantizer):
         return False
@@ -157,7 +165,7 @@ def _passes(module: QuantModule, through_clip: bool) -> bool:
     if isinstance(module, QuantBinary):
         return module.kind in ("add", "sub")
     if isinstance(module, QuantClip):
-        return through_clip and module.low == 0
+        return clips != "end" and module.low == 0
     return isinstance(module, (*_PASSING, QuantReshape))
 
 
@@ -186,6 +194,9 @@ def _scale_outputs(module: QuantModule, factors: torch.Tensor) -> None:
         multiply(module.weight, factors.reshape(-1, *(1,) * (module.weight.ndim - 1)))
         if module.bias is not None:
             multiply(module.bias, factors)
+        if module.statistics is not None:
+            mean, deviation = module.statistics
+            module.statistics = mean * factors, deviation * factors
     elif isinstance(module, QuantBatchNorm):
         multiply(module.weight, factors)
         multiply(module.bias, factors)

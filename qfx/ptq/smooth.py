@@ -69,7 +69,7 @@ def equalize_activations(
     result = copied(q)
     data = inputs(result, batches)
     example = data[0][:1]
-    found = regions(result, example, options.replace_relu6)
+    found = regions(result, example, "relu" if options.replace_relu6 else "end")
     if options.replace_relu6:
         found = replace_clips(result, found, example)
     ranges = channel_ranges(result, data)
