@@ -19,6 +19,8 @@ import qfx
 from qfx.errors import QfxError
 from qfx.formats.data import from_data
 from qfx.formats.rounding import OVERFLOW, ROUNDING
+from qfx.ptq.regions import regions, scale
+from qfx.ptq.walk import changed
 from qfx.sim import draw_torch_layers
 from qfx.sim.draw_formats import draw_arguments
 
@@ -100,6 +102,8 @@ def draw_module(rng: Rng, *, every_format: bool = False, every_layer: bool = Fal
         )
         description["steps"] += tail
     description["config"] = _draw_config(rng, every_format)
+    # Decided by what was drawn already, so that all other draws stay what they were.
+    description["scaled"] = description["seed"] % 2 == 1
     _amend(description)
     return description
 
@@ -138,7 +142,20 @@ def train(description: Description) -> QuantizedModel:
         torch.nn.utils.clip_grad_norm_(q.parameters(), 5.0)
         optimizer.step()
     q.eval()
+    if description.get("scaled"):
+        _scale_channels(q, description)
     return q
+
+
+@torch.no_grad()
+def _scale_channels(q: QuantizedModel, description: Description) -> None:
+    """Move random factors between layers, through ReLU6 too: its bound is then one per channel, on either
+    side of what the cast behind can hold."""
+    generator = torch.Generator().manual_seed(int(description["seed"]))
+    for region in regions(q, _zeros(description), "scaled"):
+        exponents = 4.0 * torch.rand(region.channels, generator=generator, dtype=torch.float64) - 2.0
+        scale(region, torch.exp2(exponents))
+    changed(q)
 
 
 def prepare(description: Description) -> QuantizedModel:
