@@ -7,15 +7,15 @@ in every sample."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from qfx.errors import QfxError
-from qfx.formats import FixedPoint, Format
+from qfx.formats import Block, FixedPoint, Format
 from qfx.formats.rounding import OVERFLOW, ROUNDING
 from qfx.graph import Graph, GraphBuilder, Op, Tensor, ops
-from qfx.sim.draw_formats import constants, draw_gapped
+from qfx.sim.draw_formats import BLOCK, constants, draw_gapped
 
 Rng = np.random.Generator
 
@@ -36,10 +36,16 @@ class Sizes:
 
 
 def draw_graph(
-    rng: Rng, sizes: Sizes | None = None, *, every_format: bool = False, every_layer: bool = False
+    rng: Rng,
+    sizes: Sizes | None = None,
+    *,
+    every_format: bool = False,
+    every_layer: bool = False,
+    hardware: bool = False,
 ) -> Graph:
     """A random graph of a few operators, with forks and joins; with ``every_format`` not only fixed point,
-    with ``every_layer`` also functions and operators on whole arrays."""
+    with ``every_layer`` also functions and operators on whole arrays; for ``hardware`` without blocks that
+    take in a whole sample of many places."""
     sizes = sizes or Sizes()
     kind: type[Drawer] = Drawer
     if every_layer:
@@ -47,6 +53,7 @@ def draw_graph(
 
         kind = LayerDrawer
     drawer = kind(rng, sizes, every_format)
+    drawer.hardware = hardware
     for _ in range(int(rng.integers(1, sizes.steps + 1))):
         drawer.step()
     return drawer.finish()
@@ -105,6 +112,9 @@ def _shares(weights: Sequence[float]) -> np.ndarray:
 
 class Drawer:
     """Appends random operators to a builder; `current` is the tensor that the network goes on from."""
+
+    #: Whether a cast to blocks of a whole sample gets a size, with no number drawn.
+    hardware = False
 
     def __init__(self, rng: Rng, sizes: Sizes, every_format: bool) -> None:
         self.rng = rng
@@ -210,6 +220,8 @@ class Drawer:
         )
         if self.every_format and rng.random() < 0.5:
             gapped = draw_gapped(rng, needed, x.channels)
+            if self.hardware and isinstance(gapped, Block) and gapped.size is None and x.size > x.channels:
+                gapped = replace(gapped, size=BLOCK)
             if self.add(ops.Cast(gapped), self.current):
                 return
         frac = width - int(signed) - needed + int(rng.integers(-2, 4))

@@ -15,6 +15,9 @@ Rng = np.random.Generator
 #: How often each kind is drawn; narrow ones are the common ones.
 _KINDS = {"minifloat": 0.45, "khot": 0.25, "binary": 0.1, "block": 0.2}
 
+#: The size of blocks in hardware that were drawn without one.
+BLOCK = 4
+
 
 def draw_arguments(rng: Rng, *, kinds: tuple[str, ...] = tuple(_KINDS)) -> dict[str, Any]:
     """A format as plain data (:mod:`qfx.formats.data`), its binary point left open."""

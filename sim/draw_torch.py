@@ -22,7 +22,7 @@ from qfx.formats.rounding import OVERFLOW, ROUNDING
 from qfx.ptq.regions import regions, scale
 from qfx.ptq.walk import changed
 from qfx.sim import draw_torch_layers
-from qfx.sim.draw_formats import draw_arguments
+from qfx.sim.draw_formats import BLOCK, draw_arguments
 
 if TYPE_CHECKING:
     from qfx.graph import Graph
@@ -70,9 +70,12 @@ class Drawn(nn.Module):
         return values[-1]
 
 
-def draw_module(rng: Rng, *, every_format: bool = False, every_layer: bool = False) -> Description:
+def draw_module(
+    rng: Rng, *, every_format: bool = False, every_layer: bool = False, hardware: bool = False
+) -> Description:
     """A random description; its module runs in float on a batch of its input shape. With ``every_format`` not
-    only fixed point, with ``every_layer`` also functions, norms, attention and the like."""
+    only fixed point, with ``every_layer`` also functions, norms, attention and the like; for ``hardware``
+    without blocks that take in a whole sample."""
     rank = int(rng.choice([0, 1, 2], p=[0.25, 0.2, 0.55]))
     shape: tuple[int, ...] = (int(rng.integers(1, 13)),)
     if rank:
@@ -104,13 +107,14 @@ def draw_module(rng: Rng, *, every_format: bool = False, every_layer: bool = Fal
     description["config"] = _draw_config(rng, every_format)
     # Decided by what was drawn already, so that all other draws stay what they were.
     description["scaled"] = description["seed"] % 2 == 1
-    _amend(description)
+    _amend(description, hardware)
     return description
 
 
-def _amend(description: Description) -> None:
+def _amend(description: Description, hardware: bool) -> None:
     """Replace formats that QFX refuses by documented limits, with no number drawn: one bit behind results
-    that are never negative, and inputs that would need more bits than a word has."""
+    that are never negative, inputs that would need more bits than a word has, and in hardware blocks of all
+    activations of a sample."""
     formats = description["config"]["formats"]
     if formats["activation"].get("kind") == "binary":
         try:
@@ -121,6 +125,9 @@ def _amend(description: Description) -> None:
         bits = from_data(formats["input"], frozen=False).integer_max.bit_length()
         if bits > _WORD:
             formats["input"] = {**_PLAIN, "width": 8}
+    here = formats["activation"]
+    if hardware and len(description["input"]) > 1 and here.get("size", BLOCK) is None:
+        formats["activation"] = {**here, "size": BLOCK}
 
 
 def train(description: Description) -> QuantizedModel:

@@ -48,6 +48,7 @@ class _Task:
     every_format: bool = False
     every_layer: bool = False
     architectures: tuple[str, ...] = ARCHITECTURES
+    hardware: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,7 @@ def run(
             every_format=every_format,
             every_layer=_draws_every_layer(every_layer, built, first + number),
             architectures=built,
+            hardware=bool({"hls", "rtl"} & set(chosen)),
         )
         for number in range(networks)
     ]
@@ -189,13 +191,16 @@ def draw(
     every_format: bool = False,
     every_layer: bool = False,
     architectures: Sequence[str] = ("stream", "parallel"),
+    hardware: bool = False,
 ) -> Case:
     """Network `index` of a seed with its inputs and options; with `every_format` not only fixed point, with
-    `every_layer` every operator, and a design for each of `architectures` that it is small
-    enough for. Raises QfxError when what was drawn cannot be prepared or frozen."""
+    `every_layer` every operator, and a design for each of `architectures` that it is small enough for; for
+    `hardware` no block takes in a whole sample of many places, which hardware refuses.
+
+    Raises QfxError when what was drawn cannot be prepared or frozen."""
     rng = np.random.default_rng([seed, index])
     make = _draw_torch_case if index % 2 == 0 else _draw_graph_case
-    case = make(rng, every_format, every_layer)
+    case = make(rng, every_format, every_layer, hardware)
     stalls = {
         "input": float(rng.choice([0.0, 0.2, 0.6])),
         "output": float(rng.choice([0.1, 0.3, 0.7])),
@@ -273,10 +278,12 @@ def _can_be_unrolled(graph: Graph) -> bool:
         return True
 
 
-def _draw_torch_case(rng: np.random.Generator, every_format: bool, every_layer: bool) -> Case:
+def _draw_torch_case(rng: np.random.Generator, every_format: bool, every_layer: bool, hardware: bool) -> Case:
     from qfx.sim import draw_torch
 
-    description = draw_torch.draw_module(rng, every_format=every_format, every_layer=every_layer)
+    description = draw_torch.draw_module(
+        rng, every_format=every_format, every_layer=every_layer, hardware=hardware
+    )
     model = draw_torch.train(description)
     graph = draw_torch.freeze(model)
     x = draw_input(rng, graph, SAMPLES)
@@ -286,8 +293,8 @@ def _draw_torch_case(rng: np.random.Generator, every_format: bool, every_layer: 
     return Case(graph, x, module=description, state=state)
 
 
-def _draw_graph_case(rng: np.random.Generator, every_format: bool, every_layer: bool) -> Case:
-    graph = draw_graph(rng, every_format=every_format, every_layer=every_layer)
+def _draw_graph_case(rng: np.random.Generator, every_format: bool, every_layer: bool, hardware: bool) -> Case:
+    graph = draw_graph(rng, every_format=every_format, every_layer=every_layer, hardware=hardware)
     return Case(graph, draw_input(rng, graph, SAMPLES))
 
 
@@ -365,6 +372,7 @@ def _work(task: _Task) -> _Answer:
                 every_format=task.every_format,
                 every_layer=task.every_layer,
                 architectures=task.architectures,
+                hardware=task.hardware,
             )
         )
         case = case.designs(*task.architectures)
