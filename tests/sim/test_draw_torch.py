@@ -68,11 +68,17 @@ def test_formats_that_cannot_be_had_are_replaced() -> None:
     }  # fmt: skip
     with pytest.raises(QfxError, match="never negative"):
         draw_torch.prepare(description)
-    draw_torch._amend(description)
+    draw_torch._amend(description, hardware=False)
     draw_torch.prepare(description)
     assert formats["activation"]["width"] == 4 and formats["input"]["width"] == 8
     # What can be had stays.
     formats["activation"], formats["input"]["width"] = {"kind": "khot", "width": 4, "frac": None, "k": 1}, 5
     before = json.dumps(formats)
-    draw_torch._amend(description)
+    draw_torch._amend(description, hardware=True)
     assert json.dumps(formats) == before
+    # A block of a whole sample: refused by hardware, where the sample has more than one place.
+    block = {"kind": "block", "element": {"kind": "fixed", "width": 4, "frac": 2}, "size": None}
+    for hardware, shape, size in ((False, [4, 5], None), (True, [4], None), (True, [4, 5], draw_torch.BLOCK)):
+        formats["activation"] = block
+        draw_torch._amend(description | {"input": shape}, hardware)
+        assert formats["activation"] == {**block, "size": size}
