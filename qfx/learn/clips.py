@@ -38,7 +38,10 @@ def saturates(cast: torch.nn.Module, bounds: np.ndarray) -> bool:
         return False
     if not cast._plain or not cast.fmt.has_point or cast.bypass:
         return False
+    largest = float(cast.fmt.integer_max)
+    if int(largest) != cast.fmt.integer_max:
+        return False  # too wide to be told from its neighbours in float64
     # In codes, one per channel; and how other overflow modes give themselves away.
     scaled = torch.from_numpy(bounds) * cast.scale(cast._frac(), torch.float64, 1)
     beyond = [scaled.clamp(min=1.0) * 2.0**k for k in range(1, 64)]
-    return bool((cast.fmt.round_scaled(torch.stack([scaled, *beyond])) == cast.fmt.integer_max).all())
+    return bool((cast.fmt.round_scaled(torch.stack([scaled, *beyond])) == largest).all())

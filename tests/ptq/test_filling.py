@@ -202,6 +202,30 @@ def test_bounds_per_channel_are_exact(kind: str, seed: int) -> None:
     assert clips(other)[0].highs is None
 
 
+@pytest.mark.parametrize(
+    ("fmt", "idle"),
+    [
+        (qfx.Minifloat(7, 9, bias=40), False),
+        (qfx.Minifloat(7, 2, bias=130), True),
+        (qfx.FixedPoint(52, 50), True),
+    ],
+)
+def test_clips_in_front_of_very_wide_formats(fmt: Any, idle: bool) -> None:
+    """Whose largest numbers are beyond int64, or are not in float64."""
+    x = torch.linspace(-1, 20, 301).reshape(-1, 1)
+    config = qfx.Config(
+        weight=qfx.FixedPoint(2, 0), input=qfx.FixedPoint(8, 2), unsigned=False,
+        overrides={"1": {"activation": fmt}},
+    )  # fmt: skip
+    model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.ReLU6())
+    nn.init.ones_(model[0].weight)
+    q = qfx.prepare(model, x[:1], config)
+    graph = qfx.freeze(q.eval())
+    assert idle == (not [n for n in graph.nodes if n.op.kind == "clip"])
+    with torch.no_grad():
+        assert (graph.run(x.numpy()) == q(x).double().numpy()).all()
+
+
 @pytest.mark.parametrize("rounding", ["RND_CONV", "TRN", "RND", "TRN_ZERO", "RND_INF"])
 @pytest.mark.parametrize("overflow", ["SAT", "SAT_SYM", "SAT_ZERO", "WRAP"])
 def test_a_clip_is_left_out_only_where_nothing_changes(rounding: str, overflow: str) -> None:
