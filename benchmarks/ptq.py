@@ -174,9 +174,14 @@ RULE = ptq.Calibration("mse", "max")
 RANGES = ptq.RangeSearch(samples=8)
 WEIGHTS = ptq.FormatSearch(activation=False)
 OURS: dict[str, tuple[Any, ...]] = {
+    # What users get who say nothing: see recipe().
+    "best": (),
     # Rounding by GPTQ, then single weights up or down as long as that helps.
-    "best": ("equalization", "range_filling", WEIGHTS, ptq.LearnedRounding(steps=0)),
     "best_powers": ("equalization", "format_search", RANGES, ptq.LearnedRounding(steps=0)),
+    # Of minifloats, filling is told the splits of tensors, and searches those of the weights it has scaled.
+    "best_filled": ("equalization", "format_search", "range_filling", WEIGHTS, ptq.LearnedRounding(steps=0)),
+    # "best" for a network that takes the images' bytes: 8 bits, and 9 bits behind the subtraction of means.
+    "best_bytes": (),
     "calibration": (RULE,),
     "best_gptq": ("equalization", "format_search", RANGES, "gptq"),
     "best_activations": (ptq.ActivationEqualization(alpha=1.0), "format_search", RANGES, "gptq"),
@@ -202,17 +207,35 @@ def quantized_by_qfx(
 ) -> Any:
     """The prepared model of a cell."""
     activation = number_format(family, a)
+    overrides = {} if method == "calibration_signed" else positive_formats(family, a)
+    if method == "best_bytes":
+        model, x = models.byte_input(model, x[0]).eval(), [to_bytes(batch) for batch in x]
+        overrides = {f"network.{glob}": formats for glob, formats in overrides.items()}
+        overrides["sub"] = {"activation": qfx.FixedPoint(9, 0)}
     config = qfx.Config(
         weight=number_format(family, w),
         activation=activation,
-        input=activation,
+        input=qfx.FixedPoint(8, 0, signed=False) if method == "best_bytes" else activation,
         output="exact",
         per_channel=True,
-        overrides={} if method == "calibration_signed" else positive_formats(family, a),
+        overrides=overrides,
     )
-    if (family, method) == ("minifloat", "best"):
-        method = "best_powers"
-    return ptq.quantize(model, x, config, OURS[method], progress=False)
+    methods = "best" if method in ("best", "best_bytes") else OURS[method]
+    return ptq.quantize(model, x, config, methods, progress=False)
+
+
+def to_bytes(x: torch.Tensor) -> torch.Tensor:
+    """The bytes that images were normalized from."""
+    mean, std = (torch.tensor(v).reshape(1, 3, 1, 1) for v in (MEAN, STD))
+    found = (x * std + mean) * 255
+    if not torch.allclose(found, found.round(), atol=1e-3):
+        raise qfx.QfxError("best_bytes: the images are not made of bytes")
+    return found.round()
+
+
+def is_best(family: str, w: int, a: int, method: str) -> bool:
+    """Whether :func:`qfx.ptq.best` is this recipe in a column, which then needs no row of its own."""
+    return family == "minifloat" and method == ("best_powers" if w < a else "best_filled")
 
 
 # -- brevitas
@@ -438,16 +461,15 @@ def cells() -> list[tuple[str, str, int, int, str]]:
     found = []
     for method in dict.fromkeys(["best", "calibration", "best_mse", *OURS, *PEER]):
         for family in ("integer", "minifloat"):
-            # Of minifloats, which reach far beyond what they are used for, "best" fills no ranges.
-            if (method, family) in (("calibration_signed", "integer"), ("best_powers", "minifloat")):
+            # In fixed point there are no splits, and all signs are used.
+            if family == "integer" and method in ("calibration_signed", "best_filled"):
                 continue
             for w, a in WIDTHS:
                 for side, known in (("brevitas", PEER), ("qfx", OURS)):
-                    if method in known:
+                    if method in known and not is_best(family, w, a, method):
                         found.append((side, family, w, a, method))
     found += [("qfx", "integer", w, a, "best") for w, a in WIDE]
-    # By far the slowest: only where rounding matters most.
-    return [c for c in found if (c[0], c[4]) != ("brevitas", "learned_rounding") or c[1:3] == ("integer", 4)]
+    return found
 
 
 def run_cell(
@@ -460,13 +482,14 @@ def run_cell(
     make = quantized_by_qfx if side == "qfx" else quantized_by_brevitas
     q = make(model, family, w, a, method, x)
     seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
-    y = logits(q, images.evaluation)
+    pictures = to_bytes(images.evaluation) if method == "best_bytes" else images.evaluation
+    y = logits(q, pictures)
     row = {"side": side, "family": family, "weight": w, "activation": a, "method": method}
     row |= measured(y, wanted, images)
     row |= {"seconds": round(seconds, 1), "cpu_seconds": round(cpu, 1)}
     if side == "qfx" and method.startswith("best"):
         graph = qfx.freeze(q)
-        some = images.evaluation[::GRAPH_EVERY]
+        some = pictures[::GRAPH_EVERY]
         there = np.concatenate([graph.run(part.numpy()) for part in some.split(BATCH)])
         row["graph_images"] = len(some)
         row["graph_differs_on"] = int((there != y[::GRAPH_EVERY].numpy()).any(axis=1).sum())

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from qfx.errors import GraphFileError, MissingToolError, QfxError, UnsupportedError
 
 if TYPE_CHECKING:
-    from qfx import boards, cost, hls, nn, ptq, rtl, sim, sweep
+    from qfx import boards, cost, data, hls, models, nn, ptq, rtl, sim, sweep
     from qfx.formats import (
         MXFP4,
         MXFP6,
@@ -100,7 +100,9 @@ _PUBLIC = {
     "average_points": "qfx.learn",
     "boards": "",
     "cost": "",
+    "data": "",
     "hls": "",
+    "models": "",
     "nn": "",
     "ptq": "",
     "rtl": "",
@@ -136,6 +138,7 @@ __all__ = [
     "boards",
     "calibrate",
     "cost",
+    "data",
     "ebops",
     "freeze",
     "freeze_points",
@@ -145,6 +148,7 @@ __all__ = [
     "hls",
     "load",
     "load_checkpoint",
+    "models",
     "nn",
     "parameter_groups",
     "points",

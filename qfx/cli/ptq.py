@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from qfx.formats.base import Format
+    from qfx.learn.config import Config
 
 _MINIFLOAT = re.compile(r"e(\d+)m(\d+)", re.IGNORECASE)
 
@@ -32,8 +33,8 @@ def ptq(
     weight: Annotated[str, typer.Option(help="Bits, or a minifloat like e2m1.")] = "8",
     activation: Annotated[str, typer.Option(help="Bits, or a minifloat like e4m3.")] = "8",
     methods: Annotated[
-        str, typer.Option(help="Commas between names; see docs/ptq.md.")
-    ] = "activation_equalization,learned_rounding,bias_correction",
+        str, typer.Option(help='"best" for the formats, or names with commas in between; see docs/ptq.md.')
+    ] = "best",
     per_tensor: Annotated[
         bool, typer.Option("--per-tensor", help="One scale for all output channels.")
     ] = False,
@@ -41,6 +42,9 @@ def ptq(
     evaluation: Annotated[int, typer.Option(help="Further samples to compare with the float model.")] = 64,
     batch: Annotated[int, typer.Option(help="Samples of a batch.")] = 16,
     size: Annotated[int, typer.Option(help="Height and width of images.")] = 224,
+    byte_input: Annotated[
+        bool, typer.Option("--byte-input", help="The graph takes the bytes of images (see docs/ptq.md).")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of the order in which samples are drawn.")] = 0,
     out: Annotated[Path, typer.Option("--out", "-o", help="The graph file.")] = Path("build/ptq.qfx"),
     json: AsJson = False,
@@ -50,7 +54,7 @@ def ptq(
 
     import qfx
 
-    q_methods = names(methods)
+    q_methods = "best" if methods.strip() == "best" else names(methods)
     config = qfx.Config(
         weight=number_format("--weight", weight),
         activation=number_format("--activation", activation),
@@ -60,12 +64,14 @@ def ptq(
         raise QfxError("--calibration, --batch and --size must be at least 1, --evaluation at least 0")
     network = load_model(model).eval()
     found, labels = load_samples(data, calibration + evaluation, size, seed)
+    if byte_input:
+        network, found, config = for_bytes(network, found, config, data)
     first, rest, truth = found[:calibration], found[calibration:], labels[calibration:]
     q = qfx.ptq.quantize(network, list(first.split(batch)), config, q_methods)
     graph = qfx.freeze(q)
     out.parent.mkdir(parents=True, exist_ok=True)
     graph.save(out)
-    facts: dict[str, Any] = {"graph": str(out), "methods": list(q_methods), "calibration": len(first)}
+    facts: dict[str, Any] = {"graph": str(out), "methods": q_methods, "calibration": len(first)}
     if len(rest):
         with torch.no_grad():
             wanted = torch.cat([network(part) for part in rest.split(batch)])
@@ -75,6 +81,31 @@ def ptq(
         print_json(facts)
     else:
         print_table(("", ""), [(k.replace("_", " "), v if v is not None else "-") for k, v in facts.items()])
+
+
+def for_bytes(
+    network: torch.nn.Module, x: torch.Tensor, config: Config, data: Path
+) -> tuple[torch.nn.Module, torch.Tensor, Config]:
+    """A network, samples and formats when the graph is to take bytes.
+
+    Raises:
+        QfxError: the data is no folder of images, or :func:`qfx.models.byte_input` cannot take the network.
+    """
+    import dataclasses
+
+    import torch
+
+    import qfx
+    from qfx.data.images import MEAN, STD
+
+    if not data.is_dir():
+        raise QfxError(
+            f"--byte-input: needs a folder of images, found {data}; use qfx.models.byte_input for arrays"
+        )
+    mean, std = (torch.tensor(v).reshape(1, 3, 1, 1) for v in (MEAN, STD))
+    formats = {"sub": {"activation": qfx.FixedPoint(9, 0)}}
+    config = dataclasses.replace(config, input=qfx.FixedPoint(8, 0, signed=False), overrides=formats)
+    return qfx.models.byte_input(network, x[:1]), ((x * std + mean) * 255).round(), config
 
 
 def number_format(option: str, text: str) -> Format:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from torch import nn
 
 from qfx.errors import QfxError
+from qfx.models.byte_input import byte_input
 from qfx.models.efficientnet import efficientnet_lite0
 from qfx.models.lenet import lenet
 from qfx.models.mobilenet import mobilenet_v2
@@ -53,4 +54,4 @@ def build(name: str, classes: int | None = None) -> nn.Module:
     return MODELS[name]() if classes is None else MODELS[name](classes)
 
 
-__all__ = ["INPUT_SHAPES", "MODELS", "build", "load_weights", *MODELS]
+__all__ = ["INPUT_SHAPES", "MODELS", "build", "byte_input", "load_weights", *MODELS]

@@ -5,6 +5,7 @@ alone; :func:`quantize` applies a list of them.
 """
 
 from qfx.ptq.batch_norm import BatchNorm, reestimate_batch_norm
+from qfx.ptq.best import best
 from qfx.ptq.bias_correction import BiasCorrection, correct_bias
 from qfx.ptq.calibration import Calibration, calibrate
 from qfx.ptq.equalization import Equalization, equalize
@@ -30,6 +31,7 @@ __all__ = [
     "Method",
     "RangeFilling",
     "RangeSearch",
+    "best",
     "calibrate",
     "correct_bias",
     "equalize",

@@ -35,7 +35,7 @@ from qfx.nn.quantizer import Quantizer
 from qfx.nn.weighted import QuantWeighted
 from qfx.ptq.calibration import Calibration, calibrate, is_learned
 from qfx.ptq.matrices import groups_of
-from qfx.ptq.ranges import RangeSearch, casts_alone, move, search_ranges
+from qfx.ptq.ranges import RangeSearch, casts_alone, enough, move, search_ranges
 from qfx.ptq.regions import Region, regions, scale
 from qfx.ptq.walk import Batches, changed, copied, float_network, inputs
 
@@ -54,7 +54,8 @@ class RangeFilling:
     """Options of :func:`fill_ranges`.
 
     Args:
-        samples: the first so many samples are used to find the range of each tensor.
+        samples: the first so many samples are used to find the range of each tensor, more where it has few
+            numbers (:class:`RangeSearch`).
         deviations: how many standard deviations beyond its mean a channel reaches; ``None`` scales all
             channels of a tensor alike.
     """
@@ -101,7 +102,7 @@ def fill_ranges(
     within = {n for region in found for n in region.tensors}
     curves: dict[int, list[float]] = {}
     casts: dict[int, Quantizer] = {}
-    x = torch.cat(data)[: options.samples]
+    x = enough(result, torch.cat(data), options.samples)
     for n, cast, error in casts_alone(result, float_network(result), x, "filling of ranges", progress):
         if n in within:
             start = cast._frac()

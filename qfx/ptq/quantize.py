@@ -14,6 +14,7 @@ from qfx.learn.config import Config
 from qfx.learn.model import QuantizedModel
 from qfx.learn.prepare import prepare
 from qfx.ptq.batch_norm import BatchNorm, reestimate_batch_norm
+from qfx.ptq.best import best
 from qfx.ptq.bias_correction import BiasCorrection, correct_bias
 from qfx.ptq.calibration import Calibration, calibrate
 from qfx.ptq.equalization import Equalization, equalize
@@ -23,7 +24,7 @@ from qfx.ptq.ranges import RangeSearch, search_ranges
 from qfx.ptq.rounding import LearnedRounding, learn_rounding
 from qfx.ptq.search import FormatSearch, search_formats
 from qfx.ptq.smooth import ActivationEqualization, equalize_activations
-from qfx.ptq.walk import Batches
+from qfx.ptq.walk import Batches, float_network, inputs
 
 
 @dataclass(frozen=True)
@@ -56,15 +57,15 @@ METHODS: dict[str, Method] = {
     "learned_rounding": Method(LearnedRounding, learn_rounding),
     "bias_correction": Method(BiasCorrection, correct_bias),
 }
-#: What :func:`quantize` does when nothing is said.
-DEFAULT = ("calibration", "learned_rounding", "bias_correction")
+#: What :func:`quantize` does when nothing is said: :func:`best`.
+DEFAULT = "best"
 
 
 def quantize(
     model: nn.Module,
     batches: Batches,
     config: Config | None = None,
-    methods: Sequence[Any] = DEFAULT,
+    methods: Sequence[Any] | str = DEFAULT,
     *,
     progress: bool = True,
 ) -> QuantizedModel:
@@ -82,7 +83,9 @@ def quantize(
         batches: batches of inputs, or ``(inputs, ...)`` tuples as data loaders give them; they are gone
             through once and kept. Some tens to hundreds of samples.
         config: formats; ``Config()`` when not given. Must not be given for a prepared model.
-        methods: names of :data:`METHODS` or instances of their options, in order.
+        methods: names of :data:`METHODS` or instances of their options, in order; ``"best"`` for those of
+            :func:`best`, which go by the formats; should the result's error on these batches be larger than
+            with calibration alone, it is calibration alone.
         progress: show bars for what takes more than two seconds.
 
     Returns:
@@ -97,7 +100,9 @@ def quantize(
         raise QfxError(
             "qfx.ptq: the calibration set is empty; give at least one batch with at least one sample"
         )
-    plan = [method_of(m) for m in methods]
+    if isinstance(methods, str) and methods != "best":
+        raise QfxError(f'qfx.ptq: methods must be a list or "best", found {methods!r}; use [{methods!r}]')
+    plan = [] if isinstance(methods, str) else [method_of(m) for m in methods]
     if isinstance(model, QuantizedModel):
         if config is not None:
             raise QfxError("qfx.ptq.quantize: this model is prepared already; leave the config out")
@@ -107,8 +112,10 @@ def quantize(
             model = reestimate_batch_norm(model, data)
             plan.pop(0)
         q = prepare(model, data[0][:1], config)
+    if isinstance(methods, str):
+        plan = [method_of(m) for m in best(q)]
     rule = next((options for _, options in plan if isinstance(options, Calibration)), Calibration())
-    reference, placed = q, False
+    start, reference, placed = q, q, False
     for method, options in plan:
         if not (placed or method.moves_ranges or method.places):
             q, placed = calibrate(q, data, rule, progress=progress), True
@@ -118,7 +125,24 @@ def quantize(
         placed = placed or method.places
     if not placed:
         q = calibrate(q, data, rule, progress=progress)
+    if isinstance(methods, str):
+        plain = calibrate(start, data, Calibration(), progress=progress)
+        q = min((q, plain), key=lambda candidate: error_of(candidate, start, data))
     return q.eval()
+
+
+@torch.no_grad()
+def error_of(q: QuantizedModel, reference: QuantizedModel, data: Sequence[torch.Tensor]) -> float:
+    """The squared error of a prepared model's result against the float network of ``reference``, on the first
+    batches with 64 samples together."""
+    plain, total, count = float_network(reference), 0.0, 0
+    q.eval()
+    for x in inputs(q, data):
+        total += float((q(x).double() - plain(x).double()).square().sum())
+        count += len(x)
+        if count >= 64:
+            break
+    return total
 
 
 def method_of(given: Any) -> tuple[Method, Any]:

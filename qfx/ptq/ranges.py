@@ -8,6 +8,7 @@ arXiv:1911.07190; there the scales are real numbers and found together, here the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -21,7 +22,13 @@ from qfx.nn.module import Again
 from qfx.nn.quantizer import Quantizer
 from qfx.ptq.calibration import is_learned
 from qfx.ptq.progress import shown
+from qfx.ptq.regions import shapes_of
 from qfx.ptq.walk import Batches, changed, copied, float_network, inputs
+
+#: A range is only searched for by its effect on the result when so many numbers of the tensor were seen.
+ENOUGH = 1 << 13
+#: More samples than asked for are taken to see that many, up to this number.
+_MOST_SAMPLES = 64
 
 
 @dataclass(frozen=True)
@@ -29,7 +36,8 @@ class RangeSearch:
     """Options of :func:`search_ranges`.
 
     Args:
-        samples: the first so many samples are used; each cast costs two to four passes through what follows.
+        samples: the first so many samples are used, more (at most 64) where a tensor has so few numbers that
+            these would show little of its range; each cast costs two to four passes through what follows.
         reach: positions to try on either side of the present one.
     """
 
@@ -53,7 +61,9 @@ def search_ranges(
     """A copy in which the binary point of every activation is where the network's result suffers least.
 
     From the present position, upwards and downwards as long as the squared error of the result shrinks.
-    Frozen binary points and those with one per channel stay.
+    Frozen binary points and those with one per channel stay. Where few numbers of a tensor were seen, the
+    largest that others may be expected to be (:func:`expected_end`) counts too: a range that clips it by more
+    than the whole error of those that were seen is not taken.
 
     Args:
         q: a calibrated prepared model.
@@ -67,7 +77,7 @@ def search_ranges(
     """
     options = RangeSearch() if options is None else options
     result = copied(q)
-    x = torch.cat(inputs(result, batches))[: options.samples]
+    x = enough(result, torch.cat(inputs(result, batches)), options.samples)
     model = float_network(q if reference is None else reference)
     for _, here, error in casts_alone(result, model, x, "search of ranges", progress):
         frac = here._frac()
@@ -81,7 +91,8 @@ def casts_alone(
 ) -> Iterator[tuple[int, Quantizer, Callable[[float], float]]]:
     """Every cast of ``q`` with one binary point that is not frozen: its step, the cast, and what it does
     alone in the float network ``model``: a function from a binary point, which need not be an integer, to the
-    squared error of the network's result for ``x``. It holds until the next is taken.
+    squared error of the network's result for ``x``, infinite where too much of what was not seen would be
+    clipped (:func:`search_ranges`). It holds until the next is taken.
 
     Raises:
         QfxError: a cast that is not calibrated.
@@ -111,12 +122,36 @@ def casts_alone(
         if not isinstance(here, Quantizer) or here.channels > 1 or not is_learned(here) or id(here) in shared:
             continue
 
-        def error(frac: float, n: int = n, here: Quantizer = here) -> float:
+        expected = expected_end(live[n], here.fmt.signed)
+
+        def error(frac: float, n: int = n, here: Quantizer = here, expected: float = expected) -> float:
             values = dict(live)
             values[n] = cast(live[n].clone(), 2.0**frac, here.fmt)
+            clipped = expected - float(here.fmt.integer_max) * 2.0**-frac
+            if clipped > 0.0 and clipped**2 > float((values[n] - live[n]).square().sum()):
+                return math.inf
             return float((run(values, n + 1) - wanted).square().sum())
 
         yield n, here, error
+
+
+def enough(q: QuantizedModel, x: torch.Tensor, samples: int) -> torch.Tensor:
+    """The first samples of ``x``: as many as asked for, or more for tensors with few numbers per sample."""
+    shapes = shapes_of(q, x[:1])
+    casts = [n for n, (_, module) in enumerate(q._qfx_items()) if isinstance(module, Quantizer)]
+    smallest = min((math.prod(shapes[n]) for n in casts), default=ENOUGH)
+    return x[: max(samples, min(_MOST_SAMPLES, math.ceil(ENOUGH / max(1, smallest))))]
+
+
+def expected_end(x: torch.Tensor, signed: bool) -> float:
+    """How large a number is to be expected of a tensor of which only ``x`` was seen. With thousands of them,
+    what clipping costs can be seen: 0. With fewer, others exceed the largest: of ``n`` numbers with a normal
+    distribution it grows with ``sqrt(log(n))``."""
+    count = x.numel()
+    if count >= ENOUGH or not count:
+        return 0.0
+    largest = float((x.abs() if signed else x).amax())
+    return max(0.0, largest) * math.sqrt(math.log(ENOUGH) / math.log(max(2, count)))
 
 
 def move(cast: Quantizer, frac: int) -> None:

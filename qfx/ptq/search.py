@@ -28,6 +28,7 @@ from qfx.nn.weighted import QuantWeighted, sizes
 from qfx.ptq.calibration import covering_frac, covering_fracs, is_learned
 from qfx.ptq.layerwise import Problem, Reconstruction
 from qfx.ptq.matrices import objective
+from qfx.ptq.ranges import expected_end
 from qfx.ptq.walk import Batches, Visit, changed, copied, inputs, replace_module, walk
 
 #: Numbers of an activation that are looked at.
@@ -39,7 +40,7 @@ class FormatSearch(Reconstruction):
     """Options of :func:`search_formats`.
 
     Args:
-        weight, activation: search there.
+        weight, activation: search there; the network's input is an activation.
         splits: exponent bits to try in minifloats whose bias is learned, without ``specials``; all that leave
             the width as it is when ``None``; ``()`` leaves formats as they are and searches ranges only.
         clip: positions of the binary point to try beyond the one that clips nothing.
@@ -72,7 +73,8 @@ def search_formats(
 
     Layer by layer: for a weight, the error of the layer's result after rounding to the nearest, summed over
     all channels for a split, per channel for a binary point. For an activation, the squared error of the
-    cast of what the float network has there. Frozen binary points stay, and so do formats of other families
+    cast of what the float network has there, and of the largest number to be expected where few were seen
+    (:func:`qfx.ptq.ranges.expected_end`). Frozen binary points stay, and so do formats of other families
     than minifloats.
 
     Args:
@@ -94,7 +96,7 @@ def search_formats(
         if isinstance(module, QuantWeighted) and options.weight and is_learned(module.weight_quantizer):
             _weight(visit, options)
         elif isinstance(module, Quantizer) and options.activation and is_learned(module):
-            if not isinstance(module, InputQuantizer) and id(module) not in repeated and module.channels == 1:
+            if id(module) not in repeated and module.channels == 1:
                 _activation(result, visit, options)
     return changed(calibrate_biases(result))
 
@@ -156,12 +158,15 @@ def _activation(q: QuantizedModel, visit: Visit, options: FormatSearch) -> None:
     # Not the quantized network's numbers: where weights have few bits these are further from the float ones
     # than any cast could bring them, and what clips most would look best because it shrinks them.
     x = torch.cat([operands[0].reshape(-1) for operands in visit.float_operands])
+    expected = expected_end(x, old.fmt.signed)
     # The extremes stay in: a random sample would miss them, and clipping nothing would not be tried.
     extremes = torch.stack([x.amin(), x.amax()]).double().cpu()
     if len(x) > _SAMPLES:
         picked = torch.randint(len(x), (_SAMPLES,), generator=torch.Generator().manual_seed(0)).to(x.device)
         x = x[picked]
     x = x.double().cpu()
+    if expected > 0.0:
+        x = torch.cat([x, torch.tensor([expected if x.amax() >= -x.amin() else -expected]).double()])
     best: tuple[float, Format, int] | None = None
     for fmt in splits_of(old.fmt, options.splits):
         start = covering_frac(fmt, torch.cat([x, extremes]))
@@ -182,7 +187,11 @@ def _renewed(old: Quantizer, fmt: Format, fracs: list[int], rows: torch.Tensor) 
     """The quantizer itself, or one of another format, at new binary points."""
     quantizer = old
     if fmt != old.fmt:
-        quantizer = Quantizer(fmt, old.channels, old.axis, old.estimator).to(old.start.device)
+        if isinstance(old, InputQuantizer):
+            quantizer = InputQuantizer(fmt, old.shape, old.channels)
+        else:
+            quantizer = Quantizer(fmt, old.channels, old.axis, old.estimator)
+        quantizer.to(old.start.device)
         quantizer.train(old.training)
     quantizer.set(fracs[0] if quantizer.channels == 1 else fracs, sizes(rows.cpu()))
     return quantizer

@@ -85,9 +85,37 @@ def test_a_folder_of_images(folder: Path) -> None:
     assert code == 0, output
     facts = json.loads(output)
     assert facts["evaluation"] == 6 and {"accuracy", "float_accuracy"} <= set(facts)
-    assert (folder / "build" / "ptq.qfx").is_file()
+    assert facts["methods"] == "best" and (folder / "build" / "ptq.qfx").is_file()
     code, output = run("nets_of_a_user.net:small", "--data", "images", "--size", "12", "--evaluation", "0")
     assert code == 0 and "agreement" not in output
+
+
+def test_bytes_of_images(folder: Path) -> None:
+    """The graph takes bytes, and what is printed is measured with them."""
+    random = np.random.default_rng(0)
+    (folder / "images").mkdir()
+    for i in range(12):
+        image = Image.fromarray(random.integers(0, 256, (12, 12, 3), dtype=np.uint8))
+        image.save(folder / "images" / f"{i}.png")
+    code, output = run(
+        "nets_of_a_user.net:small", "--data", "images", "--size", "12", "--calibration", "8", "--json",
+        "--byte-input", "--out", "bytes.qfx",
+    )  # fmt: skip
+    assert code == 0, output
+    assert json.loads(output)["sqnr_db"] > 25
+    graph = qfx.load(folder / "bytes.qfx")
+    assert graph.nodes[0].tensor.format == qfx.FixedPoint(8, 0, signed=False)
+
+    import nets_of_a_user.net as net
+
+    x = torch.from_numpy(random.integers(0, 256, (4, 3, 12, 12))).float()
+    mean, std = (torch.tensor(v).reshape(1, 3, 1, 1) for v in (qfx.data.images.MEAN, qfx.data.images.STD))
+    with torch.no_grad():
+        wanted = net.small().eval()((x / 255 - mean) / std).double().numpy()
+    assert np.square(graph.run(x.numpy()) - wanted).sum() < 0.01 * np.square(wanted).sum()
+    np.save(folder / "x.npy", np.zeros((4, 3, 12, 12)))
+    code, output = run("nets_of_a_user.net:small", "--data", "x.npy", "--byte-input")
+    assert code != 0 and "--byte-input: needs a folder of images" in " ".join(output.split())
 
 
 def test_messages(folder: Path) -> None:
