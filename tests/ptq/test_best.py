@@ -11,7 +11,7 @@ import torch
 
 import qfx
 from qfx import ptq
-from sim import draw_torch
+from qfx.sim import draw_torch
 from tests.ptq.ptq_networks import network, same_bits
 
 FORMATS = {

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from qfx import report
-
-from .example import full_build
+from tests.report.example import full_build
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(

@@ -13,8 +13,7 @@ import pytest
 
 from qfx import report
 from qfx.errors import QfxError
-
-from .example import full_build
+from tests.report.example import full_build
 
 
 @pytest.fixture(scope="module")

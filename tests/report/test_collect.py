@@ -22,8 +22,7 @@ from qfx.errors import QfxError
 from qfx.graph import GraphBuilder, ops
 from qfx.report import charts
 from qfx.verification import Comparison, Difference, Report
-
-from .example import residual_network
+from tests.report.example import residual_network
 
 
 class Small(nn.Module):

@@ -16,8 +16,7 @@ from qfx.report import charts, text
 from qfx.report.dataflow import boxes, dataflow
 from qfx.report.layout import GAP, layered
 from qfx.report.svg import Svg, integer_ticks, shorten, ticks
-
-from .example import full_build, residual_network
+from tests.report.example import full_build, residual_network
 
 
 @given(st.integers(0, 400), st.integers(1, 400))

@@ -13,8 +13,7 @@ from xml.etree import ElementTree
 import pytest
 
 from qfx import report
-
-from .example import full_build, layers, residual_network
+from tests.report.example import full_build, layers, residual_network
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 

@@ -14,8 +14,7 @@ import pytest
 
 from qfx import report
 from qfx.sweep.result import Results, Trial
-
-from .test_browser import BROWSER, chromium, with_script
+from tests.report.test_browser import BROWSER, chromium, with_script
 
 needs_browser = pytest.mark.skipif(
     BROWSER is None, reason="no Chromium on PATH (Debian, Ubuntu: apt-get install -y chromium)"

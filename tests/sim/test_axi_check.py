@@ -11,8 +11,7 @@ import pytest
 from qfx.sim import check_axi
 from qfx.sim.axi_check import TESTS
 from qfx.sim.verilator import SimulationError
-
-from .toy import CHANNELS, HEIGHT, WIDTH, toy
+from tests.sim.toy import CHANNELS, HEIGHT, WIDTH, toy
 
 
 @pytest.fixture

@@ -11,8 +11,7 @@ import pytest
 from qfx.errors import QfxError
 from qfx.sim.simulation import Stalls, run
 from qfx.sim.verilator import SimulationError
-
-from .toy import BEATS, CHANNELS, HEIGHT, WIDTH, toy
+from tests.sim.toy import BEATS, CHANNELS, HEIGHT, WIDTH, toy
 
 SAMPLES = 6
 

@@ -17,7 +17,7 @@ import pytest
 pytest.importorskip("optuna", reason="needs optuna: pip install 'qfx[search]'")
 pytest.importorskip("psycopg", reason="needs psycopg: pip install 'qfx[search]'")
 
-from .test_runner import check_all, lines, start, wait_for
+from tests.sweep.test_runner import check_all, lines, start, wait_for
 
 
 def _program(name: str) -> str | None:

@@ -18,8 +18,7 @@ pytest.importorskip("optuna", reason="needs optuna: pip install 'qfx[search]'")
 from qfx import QfxError, sweep
 from qfx.sweep import owner, runner
 from qfx.sweep.storage import connect
-
-from . import functions
+from tests.sweep import functions
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 GRID = {"a": list(range(20)), "b": list(range(10))}
