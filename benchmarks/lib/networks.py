@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from qfx.demo.networks import Residual
+from qfx.models.mobilenet import InvertedResidual, MobileNetV2, conv_bn_relu6
 
 
 class ShortcutNet(nn.Module):
@@ -66,6 +67,23 @@ class BinaryNet(nn.Module):
         x = self.block2(self.block1(self.bn1(self.stem(x))))
         x = self.block4(self.block3(self.bn2(self.down(x))))
         return self.fc(torch.flatten(x, 1))
+
+
+class SmallMobileNet(MobileNetV2):
+    """MobileNetV2 for small images: input ``(batch, 1, 28, 28)``, output ``(batch, 10)``; six blocks, four of
+    them with shortcuts."""
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+        # Channels, channels behind it, stride, expansion.
+        blocks = ((16, 16, 1, 1), (16, 24, 2, 6), (24, 24, 1, 6), (24, 32, 2, 6), *((32, 32, 1, 6),) * 2)
+        self.features = nn.Sequential(
+            conv_bn_relu6(1, 16, 3, 2),
+            *(InvertedResidual(*block) for block in blocks),
+            conv_bn_relu6(32, 128, 1),
+        )
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.classifier = nn.Sequential(nn.Dropout(0.1), nn.Linear(128, 10))
 
 
 def make(name: str) -> nn.Module:

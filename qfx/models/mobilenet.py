@@ -20,9 +20,9 @@ class InvertedResidual(nn.Module):
         self.shortcut = stride == 1 and channels == out
         layers: list[nn.Module] = []
         if expansion != 1:
-            layers.append(_conv(channels, inner, 1))
+            layers.append(conv_bn_relu6(channels, inner, 1))
         layers += [
-            _conv(inner, inner, 3, stride, inner),
+            conv_bn_relu6(inner, inner, 3, stride, inner),
             nn.Conv2d(inner, out, 1, bias=False),
             nn.BatchNorm2d(out),
         ]
@@ -37,13 +37,13 @@ class MobileNetV2(nn.Module):
 
     def __init__(self, classes: int = 1000) -> None:
         super().__init__()
-        layers: list[nn.Module] = [_conv(3, 32, 3, 2)]
+        layers: list[nn.Module] = [conv_bn_relu6(3, 32, 3, 2)]
         channels = 32
         for expansion, out, repeats, stride in _STAGES:
             for number in range(repeats):
                 layers.append(InvertedResidual(channels, out, 1 if number else stride, expansion))
                 channels = out
-        self.features = nn.Sequential(*layers, _conv(channels, 1280, 1))
+        self.features = nn.Sequential(*layers, conv_bn_relu6(channels, 1280, 1))
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(1280, classes))
 
@@ -56,7 +56,7 @@ def mobilenet_v2(classes: int = 1000) -> MobileNetV2:
     return MobileNetV2(classes)
 
 
-def _conv(channels: int, out: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
+def conv_bn_relu6(channels: int, out: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(channels, out, kernel, stride, kernel // 2, groups=groups, bias=False),
         nn.BatchNorm2d(out),
