@@ -2,14 +2,16 @@
 
     python benchmarks/cost_estimator.py [--json] [--fresh 0] [--folding 0] [--seed 3] [--jobs 1]
 
-The designs are those of the cost table: small multilayer perceptrons and convolutional networks with
-integers, minifloats, K-hot weights or MX blocks of 2 to 8 bits, folded for random intervals
-(`qfx.cost.designs`), synthesised as a whole with Yosys. Each is estimated by a fit to all the others; the
-kernels of the table come from other networks. `weighed` is what folding makes of a design, for which memories
-have random words, and `structure` an estimate from the structure alone, without the table. With `--fresh N`,
-N more designs of another seed are drawn (and one in four more of MX formats), folded, estimated with the
-shipped table and synthesised. With `--folding N`, so many are folded twice, once by structure alone, and both
-are synthesised.
+The designs are those of the cost table (`qfx.cost.designs`), synthesised as a whole with Yosys: small
+multilayer perceptrons and convolutional networks with integers, minifloats, K-hot weights or MX blocks of 2
+to 8 bits, or with 8 bits for everything, and networks of integers with activation tables, softmax, LayerNorm
+or attention, folded for random intervals. Each is estimated by a fit to all the others; the kernels of the
+table come from other networks. `weighed` is what folding makes of a design, for which memories have random
+words, and `structure` an estimate from the structure alone, without the table.
+
+With `--fresh N`, N more designs of another seed are drawn (and a quarter as many of MX formats, of 8 bits and
+of networks with such functions each), folded, estimated with the shipped table and synthesised. With
+`--folding N`, so many are folded twice, once by structure alone, and both are synthesised.
 """
 
 from __future__ import annotations

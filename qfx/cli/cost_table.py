@@ -14,7 +14,9 @@ from qfx.errors import QfxError
 Networks = Annotated[int, typer.Option("--networks", help="Random networks whose kernels are measured.")]
 Wholes = Annotated[int, typer.Option("--wholes", help="Other random networks, measured as a whole.")]
 Seed = Annotated[int, typer.Option("--seed", help="Of the networks.")]
-Families = Annotated[str, typer.Option("--families", help="Any of integer, minifloat, khot, mx.")]
+Families = Annotated[
+    str, typer.Option("--families", help="Any of integer, minifloat, khot, mx, int8, functions.")
+]
 Jobs = Annotated[int, typer.Option("--jobs", help="Syntheses at a time (default: all cores).")]
 Out = Annotated[Path, typer.Option("--out", help="The table to write.")]
 Check = Annotated[
@@ -30,7 +32,7 @@ def cost_table(
     networks: Networks = 24,
     wholes: Wholes = 60,
     seed: Seed = 1,
-    families: Families = "integer,minifloat,khot,mx",
+    families: Families = "integer,minifloat,khot,mx,int8,functions",
     jobs: Jobs = 0,
     out: Out = Path("table.json"),
     check: Check = False,

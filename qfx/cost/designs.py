@@ -14,10 +14,15 @@ if TYPE_CHECKING:
 
     from qfx.graph import Graph
 
-#: Families of formats.
-FAMILIES = ("integer", "minifloat", "khot", "mx")
-#: Networks of other formats to one of MX formats, whose synthesis takes several times as long.
-MX_SHARE = 4
+#: Families of number formats that take turns.
+TURNS = ("integer", "minifloat", "khot")
+#: Families with numbers of their own: MX formats, 8-bit weights and activations (what :class:`qfx.Config` is
+#: when nothing is said, with DSP blocks in all layers), and networks of integers with activation tables,
+#: softmax, LayerNorm or attention.
+APART = ("mx", "int8", "functions")
+FAMILIES = (*TURNS, *APART)
+#: Networks of families that take turns to one of each family apart.
+SHARE = 4
 
 
 class Drawn(NamedTuple):
@@ -41,7 +46,9 @@ def draw(seed: int, index: int, families: Sequence[str] = FAMILIES) -> Drawn:
 
     A multilayer perceptron or a small convolutional network: 1 or 2 layers before the last, shortcuts,
     depthwise convolutions, pooling, BatchNorm folded or kept; formats of one family, 2 to 8 bits; folded for
-    an interval of 2 to 20 times the default.
+    an interval of 2 to 20 times the default. Those of family ``functions`` have nonlinear functions that are
+    tables, a softmax or LayerNorm, or are an attention block; those and ``int8`` are folded for 1 to 20 times
+    the default.
 
     Raises:
         QfxError: what was drawn has no hardware; :func:`designs` draws again.
@@ -59,6 +66,10 @@ def draw(seed: int, index: int, families: Sequence[str] = FAMILIES) -> Drawn:
     width, other = (int(rng.integers(2 if family == "integer" else 3, 9)) for _ in range(2))
     if family == "integer":
         weight, activation = names.parse(f"int{width}"), names.parse(f"int{other}")
+    elif family == "int8":
+        weight = activation = names.parse("int8")
+    elif family == "functions":
+        weight, activation = (names.parse(f"int{rng.integers(4, 9)}") for _ in range(2))
     elif family == "khot":
         weight = names.parse(str(rng.choice(names.khots([width]))))
         activation = names.parse(f"int{other}")
@@ -66,13 +77,18 @@ def draw(seed: int, index: int, families: Sequence[str] = FAMILIES) -> Drawn:
         weight = activation = names.parse(str(rng.choice(names.formats([family], range(4, 9)))))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(rng.integers(1 << 31)))
-        model, shape = _mlp(rng) if rng.random() < 0.4 else _cnn(rng)
+        if family == "functions":
+            model, shape = _functions(rng)
+        else:
+            model, shape = _mlp(rng) if rng.random() < 0.4 else _cnn(rng)
         x = torch.rand(16, *shape)
         _settle(model, x)
         config = qfx.Config(
             weight=weight,
             activation=activation,
-            input=qfx.FixedPoint(int(rng.integers(2, 9)), None, signed=False),
+            input=qfx.FixedPoint(
+                8 if family in ("int8", "functions") else int(rng.integers(2, 9)), None, signed=False
+            ),
             per_channel=bool(family != "mx" and rng.random() < 0.5),
             batch_norm=str(rng.choice(["fold", "keep"])),
         )
@@ -80,7 +96,8 @@ def draw(seed: int, index: int, families: Sequence[str] = FAMILIES) -> Drawn:
         qfx.calibrate(q, [x], progress=False)
         graph = qfx.freeze(q)
     least = qfx.rtl.plan(graph).interval
-    interval = int(least * np.exp(rng.uniform(np.log(2), np.log(20))))
+    fastest = 1 if family in ("int8", "functions") else 2
+    interval = int(least * np.exp(rng.uniform(np.log(fastest), np.log(20))))
     return Drawn(index, family, graph, {"interval": interval})
 
 
@@ -98,13 +115,14 @@ def designs(seed: int, count: int, families: Sequence[str] = FAMILIES) -> Iterat
 
 
 def mixture(seed: int, count: int, families: Sequence[str] = FAMILIES) -> Iterator[Drawn]:
-    """``count`` networks of the families that are not MX, and for every :data:`MX_SHARE` of them one more
-    that is; numbers of these are counted anew. With MX alone ``count`` of them."""
-    others = [family for family in families if family != "mx"]
-    if others:
-        yield from designs(seed, count, others)
-    if "mx" in families:
-        yield from designs(seed, count // MX_SHARE if others else count, ("mx",))
+    """``count`` networks of the families that take turns, and for every :data:`SHARE` of them one more of
+    each family apart; numbers of these are counted anew. Of families apart alone, ``count`` of each."""
+    turns = [family for family in families if family in TURNS]
+    if turns:
+        yield from designs(seed, count, turns)
+    for family in APART:
+        if family in families:
+            yield from designs(seed, count // SHARE if turns else count, (family,))
 
 
 def _mlp(rng: np.random.Generator) -> tuple[nn.Module, tuple[int, ...]]:
@@ -142,6 +160,41 @@ def _cnn(rng: np.random.Generator) -> tuple[nn.Module, tuple[int, ...]]:
             size //= 2
     layers += [nn.Flatten(), nn.Linear(channels * size * size, int(rng.integers(2, 17)))]
     return nn.Sequential(*layers), shape
+
+
+def _functions(rng: np.random.Generator) -> tuple[nn.Module, tuple[int, ...]]:
+    from torch import nn
+
+    if rng.random() < 0.3:
+        width = int(8 * rng.integers(1, 4))
+        return _Attention(width, int(rng.choice([1, 2]))), (int(rng.integers(4, 9)), width)
+    functions = (nn.GELU, nn.Sigmoid, nn.Tanh, nn.SiLU, nn.Hardswish, nn.ELU)
+    sizes = [int(8 * rng.integers(1, 5)) for _ in range(int(rng.integers(2, 4)))] + [int(rng.integers(2, 11))]
+    layers: list[nn.Module] = []
+    for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+        layers += [nn.Linear(inputs, outputs), *([nn.LayerNorm(outputs)] if rng.random() < 0.3 else [])]
+        layers.append(functions[int(rng.integers(len(functions)))]())
+    if rng.random() < 0.3:
+        layers[-1] = nn.Softmax(-1)
+    return nn.Sequential(*layers), (sizes[0],)
+
+
+def _Attention(width: int, heads: int) -> nn.Module:  # noqa: N802
+    from torch import nn
+
+    class Attention(nn.Module):
+        """The first half of a transformer's block."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.LayerNorm(width)
+            self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
+
+        def forward(self, x: Any) -> Any:
+            y = self.norm(x)
+            return x + self.attention(y, y, y, need_weights=False)[0]
+
+    return Attention()
 
 
 def _Shortcut(channels: int) -> nn.Module:  # noqa: N802

@@ -52,6 +52,10 @@ def blocks(kernel: Kernel, products: Products) -> tuple[float, float]:
             dsp = lanes * _blocks_of(n, products, "A", "W")
         case "qfx_affine":
             dsp = n["P"] * _blocks_of(n, products, "IN", "SCALE")
+        case "qfx_matmul":
+            dsp = n["PE"] * n["SIMD"] * _blocks_of(n, products, "A", "B")
+        case "qfx_reorder":
+            return 0.0, float(estimate.block_rams(2 << bits(n["LENGTH"]), n["WIDTH"])) * in_block(n, text)
         case _:
             dsp = float(plain.dsp)
     if text.get("ROM_STYLE") == "distributed" and text.get("RAM_STYLE", "distributed") == "distributed":
@@ -186,10 +190,10 @@ def _multiply(
         lut, dsp = products_of(products, a, w, n["A_SIGNED"], n["W_SIGNED"]) if kind == 0 else (
             float(estimate.booth(a, n["A_SIGNED"], w, n["W_SIGNED"])), 0.0,
         )  # fmt: skip
-        lut, dsp = (lut, dsp) if words > 1 else (0.0, 0.0)
         how = "dsp" if dsp else "booth" if kind else "table"
         adders = lanes / block * _tree(block, a + w)
-        if words == 1:
+        # Multipliers that are wide enough are DSP blocks for constants too.
+        if words == 1 and not dsp:
             nonzero = contents.get(f"{name}_nonzero", 0.9 * lanes)
             digits = contents.get(f"{name}_digits", (w + 1) / 3 * lanes)
             found["constant_adders"] = max(0.0, digits - nonzero) * (a + 1)
@@ -197,7 +201,10 @@ def _multiply(
             found["constant_bits"] = nonzero * (a + w)
         else:
             found[f"product_{how}"] = lanes * lut * live
-            found["sum_dsp" if dsp else "sum"] = float(adders)
+            if dsp:
+                found["sum_dsp"] = float(lanes / block * _tree(block, a + w, inside=True))
+            else:
+                found["sum"] = float(adders)
             found["sum_bits_dsp" if dsp else "sum_bits"] = float(adders + lanes * (a + w))
     else:
         plain = estimate.dot({**n, "OUT_WIDTH": acc}, block)
@@ -217,12 +224,21 @@ def _multiply(
     return found
 
 
-def _tree(count: int, width: int) -> int:
-    """Bits of the adders of a tree of ``count`` numbers."""
-    total = 0
+def _tree(count: int, width: int, inside: bool = False) -> int:
+    """Bits of the adders of a tree of ``count`` numbers.
+
+    Args:
+        inside: the numbers are products of DSP blocks, each of which adds one other number to its own: only
+            sums of two sums take look-up tables.
+    """
+    total, products = 0, count if inside else 0
     while count > 1:
-        total += count // 2 * (width + 1)
-        count, width = (count + 1) // 2, width + 1
+        pairs, alone = divmod(count, 2)
+        # All numbers are products, or the last one is: it had no partner so far.
+        taken = pairs if products == count else products * (1 - alone)
+        total += (pairs - taken) * (width + 1)
+        products = alone if products else 0
+        count, width = pairs + alone, width + 1
     return total
 
 
@@ -346,8 +362,23 @@ def _binary(
 ) -> Features:
     if n["MODE"] == 2:
         product, _ = products_of(products, n["WIDTH0"], n["WIDTH1"], n["SIGNED0"], n["SIGNED1"])
-        return {"product": n["P"] * product, "result": float(n["P"] * n["OUT_WIDTH"])}
+        return {"product" if product else "product_dsp": float(n["P"] * (product or n["OUT_WIDTH"]))}
     return {"result": float(n["P"] * n["OUT_WIDTH"])}
+
+
+def in_block(n: Mapping[str, int], text: Mapping[str, Any]) -> bool:
+    """Whether both banks of a ``qfx_reorder`` are in block RAM: left to itself, Yosys puts 1792 bits in
+    look-up tables and 3072 there."""
+    style = text.get("RAM_STYLE", "auto")
+    return style == "block" or style == "auto" and (2 << bits(n["LENGTH"])) * n["WIDTH"] > 2048
+
+
+def _reorder(
+    n: Mapping[str, int], text: Mapping[str, Any], products: Products, contents: Mapping[str, float]
+) -> Features:
+    address, block = bits(n["LENGTH"]), in_block(n, text)
+    memory = 0.0 if block else ram(2 << address, n["WIDTH"])
+    return {"address": float(address), "memory": memory, "width": 0.0 if block else float(n["WIDTH"])}
 
 
 _Maker = Callable[[Mapping[str, int], Mapping[str, Any], Products, Mapping[str, float]], Features]
@@ -365,4 +396,5 @@ _MAKERS: dict[str, _Maker] = {
     "qfx_downsize": _resize,
     "qfx_pool": _pool,
     "qfx_binary": _binary,
+    "qfx_reorder": _reorder,
 }

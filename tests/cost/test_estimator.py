@@ -119,8 +119,22 @@ def test_random_designs_are_drawn_again_alike() -> None:
     assert one == qfx.rtl.plan(again.graph, **again.arguments).kernels
     assert one != qfx.rtl.plan(second.graph, **second.arguments).kernels
     assert [(d.family, d.number) for d in designs.mixture(5, 4)] == [
-        ("integer", 0), ("minifloat", 1), ("integer", 2), ("khot", 3), ("mx", 0),
+        ("integer", 0), ("minifloat", 1), ("integer", 2), ("khot", 3),
+        ("mx", 0), ("int8", 0), ("functions", 0),
     ]  # fmt: skip
+    assert [d.family for d in designs.mixture(5, 2, ("int8", "mx"))] == ["mx", "mx", "int8", "int8"]
+
+
+@pytest.mark.parametrize("count", range(1, 40))
+def test_a_product_of_a_dsp_block_is_added_there(count: int) -> None:
+    level, width, expected = [True] * count, 16, 0
+    while len(level) > 1:
+        width += 1
+        pairs = [level[i : i + 2] for i in range(0, len(level), 2)]
+        # An adder of two sums takes look-up tables; a product adds the other operand in its block.
+        expected += sum(width for pair in pairs if len(pair) == 2 and not any(pair))
+        level = [len(pair) == 1 and pair[0] for pair in pairs]
+    assert features._tree(count, 16, inside=True) == expected
 
 
 def test_the_shipped_table_estimates_designs() -> None:
