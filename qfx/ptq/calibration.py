@@ -169,9 +169,11 @@ def entropy_frac(fmt: Format, samples: torch.Tensor) -> int | None:
     """The binary point that keeps the most of the distribution: the smallest Kullback-Leibler divergence.
 
     As in TensorRT: a histogram; what lies beyond the range is added to the last bin inside; the numbers that
-    are cast to the same number share their bins evenly, among those that are not empty.
+    are cast to the same number share their bins evenly, among those that are not empty. Zeros are left out:
+    they are exact at every position, and the many behind a ReLU, shared with what is cast to 0 beside them,
+    would favour the smallest range there is.
     """
-    samples = samples[torch.isfinite(samples)]
+    samples = samples[torch.isfinite(samples) & (samples != 0)]
     widest = covering_frac(fmt, samples)
     if widest is None:
         return None
