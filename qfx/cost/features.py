@@ -107,10 +107,9 @@ def products_of(products: Products, a: int, b: int, a_signed: int, b_signed: int
     for key in ((a, b, a_signed, b_signed), (b, a, b_signed, a_signed), (a, b, 0, 1), (b, a, 0, 1)):
         if key in products:
             return products[key]
-    if min(a, b) <= 1:
+    # Beyond what is measured qfx_mul is a `*`: a DSP block, but for a factor that is 0 or -1.
+    if min(a, b) <= 1 and (a_signed if a < b else b_signed):
         return float(max(a, b)), 0.0
-    if min(a, b) == 2:
-        return 1.5 * max(a, b), 0.0
     return 0.0, float(math.ceil(max(a, b) / 24) * math.ceil(min(a, b) / 17))
 
 
