@@ -51,7 +51,8 @@ def draw(seed: int, index: int, families: Sequence[str] = FAMILIES) -> Drawn:
     the default.
 
     Raises:
-        QfxError: what was drawn has no hardware; :func:`designs` draws again.
+        QfxError: what was drawn has no hardware, or is dead, so that synthesis leaves next to nothing of it;
+            :func:`designs` draws again.
     """
     import torch
 
@@ -95,6 +96,9 @@ def draw(seed: int, index: int, families: Sequence[str] = FAMILIES) -> Drawn:
         q = qfx.prepare(model, x[:1], config)
         qfx.calibrate(q, [x], progress=False)
         graph = qfx.freeze(q)
+    y = graph.run(x.numpy())
+    if (y == y[:1]).all():
+        raise QfxError(f"cost: network {index} of seed {seed} is dead: its result is the same for all inputs")
     least = qfx.rtl.plan(graph).interval
     fastest = 1 if family in ("int8", "functions") else 2
     interval = int(least * np.exp(rng.uniform(np.log(fastest), np.log(20))))

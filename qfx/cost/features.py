@@ -54,13 +54,38 @@ def blocks(kernel: Kernel, products: Products) -> tuple[float, float]:
             dsp = n["P"] * _blocks_of(n, products, "IN", "SCALE")
         case "qfx_matmul":
             dsp = n["PE"] * n["SIMD"] * _blocks_of(n, products, "A", "B")
-        case "qfx_reorder":
-            return 0.0, float(estimate.block_rams(2 << bits(n["LENGTH"]), n["WIDTH"])) * in_block(n, text)
         case _:
             dsp = float(plain.dsp)
     if text.get("ROM_STYLE") == "distributed" and text.get("RAM_STYLE", "distributed") == "distributed":
         return dsp, 0.0
-    return dsp, float(plain.bram18)
+    bram18 = float(plain.bram18)
+    memory = written(kernel.module, n)
+    if memory is not None:
+        depth, width, ports = memory
+        style = str(text.get("RAM_STYLE", "auto"))
+        # What the estimate from the structure does not know of.
+        if in_block(depth, width, style, ports):
+            known = estimate.memory(depth, width, rom=False, style=style).bram18
+            bram18 += 0.0 if known else float(estimate.block_rams(depth, width))
+    return dsp, bram18
+
+
+def written(module: str, n: Mapping[str, int]) -> tuple[int, int, int] | None:
+    """Words, bits and ports of the memory of a kernel that is written, where a tool may choose what it is
+    made of."""
+    if module == "qfx_matvec" and n["NF"] > 1 and n["SF"] > 1:
+        return n["SF"], n["SIMD"] * n["A_WIDTH"], 1
+    if module == "qfx_window":
+        return n["DEPTH"], n["WIDTH"], 2
+    if module == "qfx_reorder":
+        return 2 << bits(n["LENGTH"]), n["WIDTH"], 2
+    return None
+
+
+def in_block(depth: int, width: int, style: str, ports: int) -> bool:
+    """Whether a memory that is written is in block RAM. Left to itself, Yosys puts 1792 bits with one write
+    and one read port in look-up tables and 3072 in block RAM, with one port for both 3072 and 3456."""
+    return style == "block" or (style == "auto" and depth * width > (2048 if ports == 2 else 3072))
 
 
 def _blocks_of(n: Mapping[str, int], products: Products, a: str, w: str) -> float:
@@ -79,9 +104,7 @@ def ram(depth: int, width: int, *, style: str = "distributed", ports: int = 2) -
     Four LUTs hold 32 words by 6 bits or 64 words by 3 bits with one write and one read port, 32 words by 8
     bits or 64 words by 4 bits with one port for both (AMD UG474).
     """
-    from qfx.rtl import estimate
-
-    if style != "distributed" and estimate.memory(depth, width, rom=False, style=style).bram18:
+    if in_block(depth, width, style, ports):
         return 0.0
     if depth <= 32:
         return 4 * math.ceil(width / (6 if ports == 2 else 8))
@@ -365,19 +388,12 @@ def _binary(
     return {"result": float(n["P"] * n["OUT_WIDTH"])}
 
 
-def in_block(n: Mapping[str, int], text: Mapping[str, Any]) -> bool:
-    """Whether both banks of a ``qfx_reorder`` are in block RAM: left to itself, Yosys puts 1792 bits in
-    look-up tables and 3072 there."""
-    style = text.get("RAM_STYLE", "auto")
-    return style == "block" or style == "auto" and (2 << bits(n["LENGTH"])) * n["WIDTH"] > 2048
-
-
 def _reorder(
     n: Mapping[str, int], text: Mapping[str, Any], products: Products, contents: Mapping[str, float]
 ) -> Features:
-    address, block = bits(n["LENGTH"]), in_block(n, text)
-    memory = 0.0 if block else ram(2 << address, n["WIDTH"])
-    return {"address": float(address), "memory": memory, "width": 0.0 if block else float(n["WIDTH"])}
+    address = bits(n["LENGTH"])
+    memory = ram(2 << address, n["WIDTH"], style=str(text.get("RAM_STYLE", "auto")))
+    return {"address": float(address), "memory": memory, "width": float(n["WIDTH"]) if memory else 0.0}
 
 
 _Maker = Callable[[Mapping[str, int], Mapping[str, Any], Products, Mapping[str, float]], Features]
