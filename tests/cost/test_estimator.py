@@ -125,6 +125,27 @@ def test_random_designs_are_drawn_again_alike() -> None:
     assert [d.family for d in designs.mixture(5, 2, ("int8", "mx"))] == ["mx", "mx", "int8", "int8"]
 
 
+def test_dsp_blocks_and_block_rams_follow_from_rules() -> None:
+    rows, products = table.shipped().rows, estimator.default().products
+    found = [features.blocks(estimator._kernel(row.module, row.parameters), products) for row in rows]
+    assert [dsp for dsp, _ in found] == [row.dsp for row in rows]
+    other = [row for (_, bram18), row in zip(found, rows, strict=True) if bram18 != row.bram18]
+    # A window of 70 words of 48 bits and a table of 768 words stay in look-up tables.
+    assert sorted(row.module for row in other) == ["qfx_inverse_root", "qfx_window"]
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "a_signed", "b_signed", "dsp"),
+    [
+        (2, 9, 0, 1, 1), (9, 2, 1, 1, 1), (1, 9, 0, 1, 1), (9, 1, 0, 1, 0), (3, 8, 0, 1, 0), (8, 8, 1, 1, 1),
+        (30, 20, 1, 1, 4),
+    ],
+)  # fmt: skip
+def test_which_multipliers_are_dsp_blocks(a: int, b: int, a_signed: int, b_signed: int, dsp: int) -> None:
+    lut, blocks = features.products_of(estimator.default().products, a, b, a_signed, b_signed)
+    assert blocks == dsp and (lut > 0) == (dsp == 0)
+
+
 @pytest.mark.parametrize("count", range(1, 40))
 def test_a_product_of_a_dsp_block_is_added_there(count: int) -> None:
     level, width, expected = [True] * count, 16, 0
