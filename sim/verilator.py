@@ -377,7 +377,7 @@ class _Runner(CocotbVerilator):
                 command = [*command, "VM_PARALLEL_BUILDS=0"]
             library = self._library() if making else None
             if library is not None and library.is_dir():
-                for path in library.iterdir():
+                for path in library.glob("*.o"):
                     shutil.copy(path, self.build_dir)  # no copystat: objects must be newer than their sources
             left = self._deadline - time.monotonic()
             result = subprocess.run(
@@ -414,8 +414,9 @@ class _Runner(CocotbVerilator):
 
     def _save_library(self, library: Path) -> None:
         scratch = Path(tempfile.mkdtemp(prefix=f"{library.name}.tmp-", dir=cache_dir()))
-        # Not verilator.o: cocotb's main program includes the header of the model.
-        for path in self.build_dir.glob("verilated*.[od]"):
+        # Not verilator.o: cocotb's main program includes the header of the model. Not what make wrote of
+        # dependencies: it names files of this virtual environment, which may be gone when they are used.
+        for path in self.build_dir.glob("verilated*.o"):
             shutil.copy(path, scratch)
         try:
             scratch.rename(library)

@@ -91,6 +91,19 @@ def test_a_cached_simulator_outlives_the_environment_that_built_it(
     ).cached
 
 
+def test_the_kept_library_outlives_the_environment_that_compiled_it(
+    bench: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QFX_CACHE", str(bench / "cache"))
+    source = [bench / "qfx_counter.v"]
+    verilator.build(source, "qfx_counter", parameters={"WIDTH": 8})
+    (library,) = (bench / "cache/verilator").glob("runtime-*")
+    assert {path.suffix for path in library.iterdir()} == {".o"}
+    # What make writes of dependencies names files of a virtual environment, and was kept once.
+    (library / "verilated.d").write_text("verilated.o: /nowhere/verilated.cpp\n")
+    assert not verilator.build(source, "qfx_counter", parameters={"WIDTH": 9}).cached
+
+
 def test_a_failing_test_is_an_error_that_names_it(bench: Path) -> None:
     with pytest.raises(verilator.SimulationError, match="fails: .*wrong on purpose"):
         simulate(bench)
