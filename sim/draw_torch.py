@@ -126,7 +126,9 @@ def _amend(description: Description, hardware: bool) -> None:
         if bits > _WORD:
             formats["input"] = {**_PLAIN, "width": 8}
     here = formats["activation"]
-    if hardware and len(description["input"]) > 1 and here.get("size", BLOCK) is None:
+    # An embedding makes a place of every number of the input.
+    places = len(description["input"]) > 1 or description.get("ids") is not None
+    if hardware and places and here.get("size", BLOCK) is None:
         formats["activation"] = {**here, "size": BLOCK}
 
 

@@ -82,3 +82,7 @@ def test_formats_that_cannot_be_had_are_replaced() -> None:
         formats["activation"] = block
         draw_torch._amend(description | {"input": shape}, hardware)
         assert formats["activation"] == {**block, "size": size}
+    # An embedding makes places of the numbers it reads.
+    formats["activation"] = block
+    draw_torch._amend(description | {"input": [5], "ids": 7}, hardware=True)
+    assert formats["activation"] == {**block, "size": draw_torch.BLOCK}
